@@ -1,0 +1,121 @@
+//! What the runtime reports while it works. The core says what happened; whoever listens decides what to make of
+//! it (metrics, a console, a test). Listening never changes what happens.
+
+use std::fmt;
+use std::time::Duration;
+
+/// Listens to [`Event`]s. Called on the threads that do the work: return quickly and do not block.
+pub trait Observer: Send + Sync + 'static {
+    /// Something happened.
+    fn event(&self, event: &Event<'_>);
+}
+
+/// Something that happened in the runtime.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// A group of commits became durable.
+    GroupSynced {
+        /// How many commits one sync carried.
+        commits: u32,
+        /// Bytes written to the journal.
+        bytes: u64,
+        /// How long the sync took.
+        sync: Duration,
+        /// The last durable commit number.
+        durable: u64,
+    },
+    /// What survived was moved from the journal to the engine.
+    Checkpointed {
+        /// The checkpoint's commit number.
+        number: u64,
+        /// Writes handed to the engine.
+        writes: u64,
+        /// How long it took from freezing to recycling.
+        took: Duration,
+        /// Time since the checkpoint before.
+        age: Duration,
+    },
+    /// How much is held in memory and in the journal for the next checkpoint.
+    Pressure {
+        /// Bytes committed but not yet checkpointed.
+        overlay_bytes: u64,
+        /// Journal segments that recovery would read.
+        segments: u64,
+        /// Whether senders from outside are being slowed.
+        slowed: bool,
+    },
+    /// The store was opened.
+    Recovered {
+        /// Commits replayed from the journal.
+        commits: u64,
+        /// Bytes of a torn tail that were cut.
+        cut: u64,
+        /// Whether the store had been closed cleanly.
+        clean: bool,
+    },
+    /// The store failed; only a new process resumes.
+    StoreFailed {
+        /// Why.
+        why: &'a str,
+    },
+    /// A turn ended.
+    Turn {
+        /// The actor's name.
+        actor: &'a str,
+        /// The message's name.
+        message: &'a str,
+        /// How it ended.
+        outcome: TurnOutcome,
+        /// How long the handler ran.
+        took: Duration,
+    },
+    /// Mail waiting in a mailbox, reported when a worker looks for its next letter.
+    Waiting {
+        /// The actor's name.
+        actor: &'a str,
+        /// Messages waiting.
+        count: u64,
+        /// Age of the oldest, when it is known without reading the disk.
+        oldest: Option<Duration>,
+    },
+    /// Mail is waiting for a name that nobody has spawned.
+    Unclaimed {
+        /// The mailbox's name.
+        mailbox: &'a str,
+        /// Messages waiting.
+        count: u64,
+    },
+}
+
+/// How a turn ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TurnOutcome {
+    /// The handler succeeded and its effects were committed.
+    Done,
+    /// The handler failed; the message will be tried again.
+    Retried,
+    /// The handler gave the message back without counting an attempt.
+    Released,
+    /// The message went to the dead letters.
+    Buried,
+    /// The message had expired and was not handled.
+    Expired,
+    /// The turn was thrown away without counting an attempt: a stop, a cancelled message, a store failure.
+    Discarded,
+}
+
+/// Listens to nothing: what happens is in the `tracing` spans and events.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Silent;
+
+impl Observer for Silent {
+    fn event(&self, _: &Event<'_>) {}
+}
+
+impl fmt::Debug for dyn Observer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Observer")
+    }
+}

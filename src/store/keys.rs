@@ -1,0 +1,173 @@
+//! Every key of the engine, in one place; `docs/format.md` has the same table. The first byte is the class, numbers
+//! are big-endian so that byte order is the order of the thing.
+
+/// Classes: the first byte of a key.
+pub(crate) mod class {
+    pub(crate) const META: u8 = 0x01;
+    pub(crate) const NAME: u8 = 0x10;
+    pub(crate) const MAILBOX: u8 = 0x11;
+    pub(crate) const CURSOR: u8 = 0x20;
+    pub(crate) const PAGE: u8 = 0x21;
+    pub(crate) const CELL: u8 = 0x30;
+    pub(crate) const ATTEMPTS: u8 = 0x31;
+    pub(crate) const MARK: u8 = 0x32;
+    pub(crate) const MARK_AGE: u8 = 0x33;
+    pub(crate) const SCHEDULE: u8 = 0x40;
+    pub(crate) const SCHEDULED: u8 = 0x41;
+    pub(crate) const DEAD: u8 = 0x50;
+    pub(crate) const SCHEMA: u8 = 0x60;
+    pub(crate) const CHUNK: u8 = 0xF0;
+}
+
+/// How many priorities a mailbox has, each a log of its own.
+pub(crate) const LANES: usize = 3;
+
+/// A mailbox's interned id.
+pub(crate) type MailboxId = u32;
+
+/// One ordered log: a mailbox and a priority.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+pub(crate) struct LogId {
+    pub(crate) mailbox: MailboxId,
+    pub(crate) lane: u8,
+}
+
+/// A key under construction.
+#[derive(Default)]
+struct Key(Vec<u8>);
+
+impl Key {
+    fn new(class: u8) -> Self {
+        Key(vec![class])
+    }
+
+    fn u8(mut self, value: u8) -> Self {
+        self.0.push(value);
+        self
+    }
+
+    fn u32(mut self, value: u32) -> Self {
+        self.0.extend_from_slice(&value.to_be_bytes());
+        self
+    }
+
+    fn u64(mut self, value: u64) -> Self {
+        self.0.extend_from_slice(&value.to_be_bytes());
+        self
+    }
+
+    fn bytes(mut self, value: &[u8]) -> Self {
+        self.0.extend_from_slice(value);
+        self
+    }
+
+    fn log(self, log: LogId) -> Self {
+        self.u32(log.mailbox).u8(log.lane)
+    }
+}
+
+pub(crate) fn meta(name: &str) -> Vec<u8> {
+    Key::new(class::META).bytes(name.as_bytes()).0
+}
+
+pub(crate) fn name(mailbox: &str) -> Vec<u8> {
+    Key::new(class::NAME).bytes(mailbox.as_bytes()).0
+}
+
+pub(crate) fn mailbox(id: MailboxId) -> Vec<u8> {
+    Key::new(class::MAILBOX).u32(id).0
+}
+
+pub(crate) fn cursor(log: LogId) -> Vec<u8> {
+    Key::new(class::CURSOR).log(log).0
+}
+
+pub(crate) fn page(log: LogId, first: u64) -> Vec<u8> {
+    Key::new(class::PAGE).log(log).u64(first).0
+}
+
+/// The first position of the page with this key.
+pub(crate) fn page_first(key: &[u8]) -> Option<u64> {
+    (key.first() == Some(&class::PAGE)).then(|| trailing_u64(key)).flatten()
+}
+
+/// All of a mailbox's cells, or one cell, or one entry of a map cell.
+pub(crate) fn cells(mailbox: MailboxId) -> Vec<u8> {
+    Key::new(class::CELL).u32(mailbox).0
+}
+
+pub(crate) fn cell(mailbox: MailboxId, name: &str, entry: &[u8]) -> Vec<u8> {
+    // cell names are limited to 64 bytes where cells are declared
+    let len = u8::try_from(name.len()).unwrap_or(u8::MAX);
+    Key::new(class::CELL).u32(mailbox).u8(len).bytes(name.as_bytes()).bytes(entry).0
+}
+
+pub(crate) fn attempts(mailbox: MailboxId, id: [u8; 16]) -> Vec<u8> {
+    Key::new(class::ATTEMPTS).u32(mailbox).bytes(&id).0
+}
+
+pub(crate) fn mark(mailbox: MailboxId, hash: [u8; 16]) -> Vec<u8> {
+    Key::new(class::MARK).u32(mailbox).bytes(&hash).0
+}
+
+pub(crate) fn mark_age(mailbox: MailboxId, time_ms: u64, hash: [u8; 16]) -> Vec<u8> {
+    Key::new(class::MARK_AGE).u32(mailbox).u64(time_ms).bytes(&hash).0
+}
+
+pub(crate) fn schedule(due_ms: u64, id: [u8; 16]) -> Vec<u8> {
+    Key::new(class::SCHEDULE).u64(due_ms).bytes(&id).0
+}
+
+pub(crate) fn scheduled(id: [u8; 16]) -> Vec<u8> {
+    Key::new(class::SCHEDULED).bytes(&id).0
+}
+
+pub(crate) fn dead(mailbox: MailboxId, time_ms: u64, id: [u8; 16]) -> Vec<u8> {
+    Key::new(class::DEAD).u32(mailbox).u64(time_ms).bytes(&id).0
+}
+
+pub(crate) fn schema(kind: u8, name: &str, version: u32) -> Vec<u8> {
+    Key::new(class::SCHEMA).u8(kind).bytes(name.as_bytes()).u8(0).u32(version).0
+}
+
+pub(crate) fn chunk(key: &[u8], index: u32) -> Vec<u8> {
+    Key::new(class::CHUNK).bytes(key).u32(index).0
+}
+
+/// The first key after every key that starts with `prefix`.
+pub(crate) fn after_prefix(prefix: &[u8]) -> Vec<u8> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last < u8::MAX {
+            end.push(last + 1);
+            return end;
+        }
+    }
+    vec![u8::MAX; 32]
+}
+
+/// The key's last eight bytes as a number.
+pub(crate) fn trailing_u64(key: &[u8]) -> Option<u64> {
+    key.last_chunk::<8>().map(|bytes| u64::from_be_bytes(*bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_sort_as_the_things_they_name() {
+        let log = LogId { mailbox: 1, lane: 1 };
+        assert!(page(log, 255) < page(log, 256));
+        assert!(page(log, u64::MAX) < page(LogId { mailbox: 2, lane: 0 }, 0));
+        assert!(schedule(9, [255; 16]) < schedule(10, [0; 16]));
+    }
+
+    #[test]
+    fn the_end_of_a_prefix_is_after_all_its_keys_and_before_the_next() {
+        let end = after_prefix(&cells(7));
+        assert!(cell(7, "zzz", &[255; 8]) < end);
+        assert!(cells(8) >= end);
+        assert_eq!(after_prefix(&[1, 255]), vec![2]);
+    }
+}

@@ -48,6 +48,14 @@ pub(crate) trait EngineKind: Send + Sync + 'static {
     fn create(&self) -> Result<Box<dyn Engine>, EngineError>;
     /// Opens an existing engine. With `seal`, nothing may have changed since the clean close that made it.
     fn open(&self, seal: Option<&Seal>) -> Result<Box<dyn Engine>, EngineError>;
+    /// Whether the engine was opened again after the clean close that made the last seal.
+    fn was_opened_since_close(&self) -> Result<bool, EngineError> {
+        Ok(false)
+    }
+    /// What was opened has been verified: copies made for the case that it had not are not needed any more.
+    fn verified(&self) -> Result<(), EngineError> {
+        Ok(())
+    }
     /// Removes every file of the engine, of a store whose creation never finished.
     fn remove(&self) -> Result<(), EngineError>;
 }

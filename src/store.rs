@@ -1,0 +1,474 @@
+//! The store: what is accepted is in the journal, what stays is in the engine, and one lock decides the order.
+//!
+//! ```text
+//!   Batch ── admission (one lock: checks, numbers, overlay) ──► group ── committer ──► journal (write, one sync)
+//!                         │                                                                 │ durable
+//!                         └── overlay: active │ frozen ── checkpoint ──► engine ──► manifest, recycle
+//! ```
+//!
+//! Where to look: [`batch`] what is asked for · [`admission`] the order of the world · [`committer`], [`journal`],
+//! [`segment`], [`group`] the durability point · [`overlay`], [`checkpoint`], [`census`], [`sealed`] the way to the
+//! engine · [`recovery`], [`manifest`] the way back · [`read`] who asks · [`medium`], [`engine`] the two seams.
+
+mod admission;
+mod batch;
+mod census;
+mod checkpoint;
+mod committer;
+#[cfg(test)]
+mod contract;
+#[cfg(test)]
+mod crash_points;
+mod cursor;
+mod disk;
+mod driver;
+mod engine;
+mod fault;
+mod file_name;
+mod group;
+mod journal;
+pub(crate) mod keys;
+mod lock;
+mod manifest;
+mod medium;
+#[cfg(test)]
+mod medium_contract;
+mod overlay;
+mod read;
+mod recovery;
+mod sealed;
+mod segment;
+mod simulated;
+mod sled;
+mod ticket;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+
+use self::admission::{Admission, Bounds, MailboxState};
+pub(crate) use self::admission::{Admitted, Limits, Origin, Refusal, Urgency};
+pub(crate) use self::batch::{Batch, Condition, Seen};
+use self::checkpoint::Checkpointer;
+use self::committer::Committer;
+use self::engine::Engine;
+pub use self::fault::StoreError;
+use self::journal::Segments;
+pub(crate) use self::keys::{LANES, LogId, MailboxId};
+pub(crate) use self::overlay::Slice;
+pub(crate) use self::read::{Letter, Letters, Peek};
+pub(crate) use self::recovery::{Place, Report};
+pub(crate) use self::simulated::SimulatedDisk;
+use self::ticket::{Completion, Slot, Ticket};
+use crate::observe::{Event, Observer};
+
+/// Sizes of a store.
+#[derive(Debug, Clone)]
+pub(crate) struct StoreConfig {
+    /// Bytes of one journal segment.
+    pub(crate) segment: u64,
+    /// Bytes of committed but not checkpointed values held in memory before a checkpoint starts.
+    pub(crate) overlay: usize,
+    /// Pre-written segments kept ready.
+    pub(crate) spares: usize,
+    /// Segments that recovery would read before senders are slowed.
+    pub(crate) live_segments: usize,
+    /// Bytes set aside so that a checkpoint has room on a full disk; reopening sled alone needs 17 MiB.
+    pub(crate) ballast: u64,
+    /// How often the high-water mark is written while nothing else writes the manifest.
+    pub(crate) mark_every: Duration,
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        StoreConfig {
+            segment: 16 << 20,
+            overlay: 32 << 20,
+            spares: 2,
+            live_segments: 12,
+            ballast: 20 << 20,
+            mark_every: Duration::from_secs(5),
+        }
+    }
+}
+
+/// The smallest segment: its largest batch still takes a message of a few KiB.
+pub(crate) const LEAST_SEGMENT: u64 = 64 << 10;
+
+impl StoreConfig {
+    fn bounds(&self) -> Result<Bounds, StoreError> {
+        if self.segment < LEAST_SEGMENT || self.segment > 1 << 30 || !self.segment.is_multiple_of(4096) {
+            let why = "a segment has 64 KiB to 1 GiB, in steps of 4 KiB";
+            return Err(StoreError::Setting {
+                setting: "journal segment",
+                value: self.segment.to_string(),
+                why,
+            });
+        }
+        if self.spares < 2 {
+            // with one, a segment that is nearly full would leave no room beside the reserve
+            let why = "two are the least: one for senders, one for turns";
+            return Err(StoreError::Setting {
+                setting: "spare segments",
+                value: self.spares.to_string(),
+                why,
+            });
+        }
+        let batch = (self.segment / 2) as usize - segment::START as usize;
+        Ok(Bounds {
+            group: batch / 2,
+            batch,
+            pending: batch,
+            overlay: self.overlay,
+            reserve: self.segment / 2,
+            segments: self.live_segments,
+        })
+    }
+
+    /// The largest batch a store of this configuration takes, in bytes.
+    pub(crate) fn largest_batch(&self) -> u64 {
+        self.segment / 2 - segment::START
+    }
+}
+
+/// What the threads and every handle share.
+struct Shared {
+    admission: Mutex<Admission>,
+    /// The committer sleeps here, with the admission's lock.
+    work: Condvar,
+    /// The checkpointer sleeps here, with the admission's lock.
+    chores: Condvar,
+    durable: AtomicU64,
+    /// Notified whenever senders that were told [`Refusal::Busy`] should try again.
+    eased: Notify,
+    engine: RwLock<Option<Box<dyn Engine>>>,
+    place: Place,
+    segments: Arc<Segments>,
+    failed: watch::Sender<Option<StoreError>>,
+    checkpointed: watch::Sender<u64>,
+    checkpoint_asked: AtomicBool,
+    closing: AtomicBool,
+    observer: Arc<dyn Observer>,
+    spares: usize,
+    checkpoint_every: usize,
+    mark_every: Duration,
+    ballast: u64,
+    /// Backups in progress: the engine must not move meanwhile.
+    holds: AtomicUsize,
+}
+
+impl Shared {
+    fn admission(&self) -> MutexGuard<'_, Admission> {
+        self.admission.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(
+        &self,
+        on: &Condvar,
+        admission: MutexGuard<'a, Admission>,
+        at_most: Option<Duration>,
+    ) -> MutexGuard<'a, Admission> {
+        match at_most {
+            Some(time) => on.wait_timeout(admission, time).unwrap_or_else(PoisonError::into_inner).0,
+            None => on.wait(admission).unwrap_or_else(PoisonError::into_inner),
+        }
+    }
+
+    fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
+    fn has_failed(&self) -> bool {
+        self.failed.borrow().is_some()
+    }
+
+    fn failure(&self) -> Option<StoreError> {
+        self.failed.borrow().clone()
+    }
+
+    /// Ends the store: every waiter learns it, nothing is admitted any more.
+    fn fail(&self, error: StoreError) {
+        tracing::error!(%error, "the store has failed; only a new process resumes");
+        let tickets = self.admission().fail(error.clone());
+        self.observer.event(&Event::StoreFailed { why: &error.to_string() });
+        self.failed.send_if_modified(|failed| failed.replace(error.clone()).is_none());
+        for ticket in tickets {
+            ticket.complete(Completion::Failed);
+        }
+        self.wake_everybody();
+    }
+
+    fn wake_everybody(&self) {
+        self.eased.notify_waiters();
+        self.work.notify_all();
+        self.chores.notify_all();
+    }
+
+    fn with_engine<T>(
+        &self,
+        ask: impl FnOnce(&dyn Engine) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let engine = self.engine.read().unwrap_or_else(PoisonError::into_inner);
+        ask(engine.as_deref().ok_or(StoreError::Closed)?)
+    }
+
+    fn reopen_engine(&self) -> Result<(), StoreError> {
+        let mut engine = self.engine.write().unwrap_or_else(PoisonError::into_inner);
+        drop(engine.take());
+        *engine = Some(self.place.engine.open(None)?);
+        Ok(self.place.engine.verified()?)
+    }
+
+    fn close_engine(&self) -> Result<engine::Seal, StoreError> {
+        let mut engine = self.engine.write().unwrap_or_else(PoisonError::into_inner);
+        Ok(engine.take().ok_or(StoreError::Closed)?.close()?)
+    }
+
+    /// Gives a checkpoint the room that was set aside for it.
+    fn release_ballast(&self) {
+        // when it is gone already there is nothing to give
+        let _ = self.segments.medium.remove(BALLAST);
+    }
+
+    /// Sets room aside again; without room for it the next full disk simply comes sooner.
+    fn restore_ballast(&self) {
+        let medium = &self.segments.medium;
+        if self.ballast == 0 || medium.open(BALLAST).is_ok() {
+            return;
+        }
+        let enough = medium.free_space().is_ok_and(|free| free > 4 * self.ballast);
+        if !enough {
+            return;
+        }
+        const STRIDE: u64 = 1 << 20;
+        let filled = medium.create(BALLAST).and_then(|file| {
+            let zeros = vec![0; STRIDE.min(self.ballast) as usize];
+            (0..self.ballast.div_ceil(STRIDE)).try_for_each(|index| file.write_at(index * STRIDE, &zeros))
+        });
+        if filled.is_err() {
+            let _ = medium.remove(BALLAST);
+        }
+    }
+}
+
+const BALLAST: &str = "ballast";
+
+/// A handle on an open store; clones share it.
+#[derive(Clone)]
+pub(crate) struct Store {
+    shared: Arc<Shared>,
+}
+
+impl Store {
+    /// Opens or makes the store at `place`, with nobody to drive it.
+    fn open_undriven(
+        place: Place,
+        config: &StoreConfig,
+        observer: Arc<dyn Observer>,
+    ) -> Result<(Self, Committer, Checkpointer, Report), StoreError> {
+        let recovered = recovery::open(&place, config.bounds()?, config.segment, config.spares)?;
+        let recovery::Recovered { admission, engine, journal, segments, manifest, census, report } =
+            recovered;
+        let Report { commits, cut, clean } = report;
+        observer.event(&Event::Recovered { commits, cut, clean });
+        let shared = Arc::new(Shared {
+            durable: AtomicU64::new(admission.last),
+            admission: Mutex::new(admission),
+            work: Condvar::new(),
+            chores: Condvar::new(),
+            eased: Notify::new(),
+            engine: RwLock::new(Some(engine)),
+            place,
+            segments,
+            failed: watch::Sender::new(None),
+            checkpointed: watch::Sender::new(manifest.checkpoint),
+            checkpoint_asked: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
+            observer,
+            spares: config.spares,
+            checkpoint_every: config.segment as usize,
+            mark_every: config.mark_every,
+            ballast: config.ballast,
+            holds: AtomicUsize::new(0),
+        });
+        shared.restore_ballast();
+        let committer = Committer::new(shared.clone(), journal);
+        let checkpointer = Checkpointer::new(shared.clone(), manifest, census);
+        Ok((Store { shared }, committer, checkpointer, report))
+    }
+
+    /// Takes a batch, or says why not. `Ok` means that only a failure of the store can undo it; it is durable once
+    /// [`Store::durable`] says so.
+    pub(crate) fn admit(&self, batch: &Batch, origin: Origin, urgency: Urgency) -> Result<Admitted, Refusal> {
+        let admitted = self.shared.admission().admit(batch, origin, urgency)?;
+        self.shared.work.notify_one();
+        Ok(admitted)
+    }
+
+    /// Has what was admitted so far synced now.
+    pub(crate) fn flush_soon(&self) {
+        let mut admission = self.shared.admission();
+        if admission.filling.commits > 0 {
+            admission.urgent = true;
+            self.shared.work.notify_one();
+        }
+    }
+
+    /// Waits until the commit is durable. The error says that it is not known whether it will be found after a restart.
+    pub(crate) async fn durable(&self, admitted: &Admitted) -> Result<(), StoreError> {
+        self.wait_durable(admitted.number, &admitted.ticket).await
+    }
+
+    /// Waits until everything admitted before the call is durable.
+    pub(crate) async fn durable_now(&self) -> Result<(), StoreError> {
+        let (number, ticket) = {
+            let mut admission = self.shared.admission();
+            admission.urgent |= admission.filling.commits > 0;
+            let last_group = admission.sealed.back().map(|group| group.ticket.clone());
+            let ticket = match admission.filling.commits {
+                0 => last_group,
+                _ => Some(admission.filling.ticket.clone()),
+            };
+            (admission.last, ticket)
+        };
+        self.shared.work.notify_one();
+        match ticket {
+            Some(ticket) => self.wait_durable(number, &ticket).await,
+            None => self.wait_written(number).await,
+        }
+    }
+
+    /// The last group is with the committer: nothing is left to ask it for but the number.
+    async fn wait_written(&self, number: u64) -> Result<(), StoreError> {
+        loop {
+            let eased = self.shared.eased.notified();
+            tokio::pin!(eased);
+            eased.as_mut().enable();
+            if self.shared.durable.load(Ordering::Acquire) >= number {
+                return Ok(());
+            }
+            if let Some(error) = self.shared.failure() {
+                return Err(error);
+            }
+            eased.await;
+        }
+    }
+
+    async fn wait_durable(&self, number: u64, ticket: &Ticket) -> Result<(), StoreError> {
+        let mut slot = Slot::default();
+        let completion = std::future::poll_fn(|cx| {
+            if self.shared.durable.load(Ordering::Acquire) >= number {
+                return Poll::Ready(Completion::Durable);
+            }
+            ticket.poll(cx, &mut slot)
+        });
+        match completion.await {
+            Completion::Durable => Ok(()),
+            Completion::Failed => Err(self.shared.failure().unwrap_or(StoreError::Closed)),
+        }
+    }
+
+    /// The last durable commit number.
+    pub(crate) fn durable_number(&self) -> u64 {
+        self.shared.durable.load(Ordering::Acquire)
+    }
+
+    /// The last admitted commit number.
+    pub(crate) fn last_number(&self) -> u64 {
+        self.shared.admission().last
+    }
+
+    /// Waits for a moment at which a commit that was refused as [`Refusal::Busy`] is worth another try.
+    pub(crate) async fn eased(&self) {
+        const LOOK_AGAIN: Duration = Duration::from_millis(20);
+        // a missed notification costs one look
+        let _ = tokio::time::timeout(LOOK_AGAIN, self.shared.eased.notified()).await;
+    }
+
+    /// Resolves when the store has failed.
+    pub(crate) fn failed(&self) -> impl Future<Output = StoreError> + Send + 'static {
+        let mut failed = self.shared.failed.subscribe();
+        async move {
+            match failed.wait_for(Option::is_some).await {
+                Ok(error) => error.clone().unwrap_or(StoreError::Closed),
+                Err(_) => StoreError::Closed,
+            }
+        }
+    }
+
+    /// Why the store has failed, if it has.
+    pub(crate) fn failure(&self) -> Option<StoreError> {
+        self.shared.failure()
+    }
+
+    /// Loads a mailbox's cursors and sets its limits. May block on the disk.
+    pub(crate) fn load_mailbox(&self, mailbox: MailboxId, limits: Option<Limits>) -> Result<(), StoreError> {
+        loop {
+            let stamp = {
+                let mut admission = self.shared.admission();
+                if let Some(state) = admission.mailboxes.get_mut(&mailbox) {
+                    state.limits = limits.unwrap_or(state.limits);
+                    return Ok(());
+                }
+                admission.stamp
+            };
+            let lanes = self.shared.with_engine(|engine| recovery::load_cursors(engine, mailbox))?;
+            let mut admission = self.shared.admission();
+            if admission.stamp == stamp && !admission.mailboxes.contains_key(&mailbox) {
+                let state = MailboxState::new(lanes, limits.unwrap_or(recovery::UNLIMITED));
+                admission.mailboxes.insert(mailbox, state);
+            }
+        }
+    }
+
+    /// Starts a new incarnation of the mailbox's actor: commits of older ones are refused from here on.
+    pub(crate) fn fence(&self, mailbox: MailboxId) -> u64 {
+        let mut admission = self.shared.admission();
+        admission.mailboxes.get_mut(&mailbox).map_or(0, |state| {
+            state.incarnation += 1;
+            state.incarnation
+        })
+    }
+
+    /// What is notified at every append to the mailbox, and when the store fails.
+    pub(crate) fn bell(&self, mailbox: MailboxId) -> Option<Arc<Notify>> {
+        Some(self.shared.admission().mailboxes.get(&mailbox)?.bell.clone())
+    }
+
+    /// What is notified when something leaves the mailbox, if the mailbox is over its limits.
+    pub(crate) fn over_limit(&self, mailbox: MailboxId) -> Option<Arc<Notify>> {
+        let admission = self.shared.admission();
+        let state = admission.mailboxes.get(&mailbox)?;
+        state.is_over_limit().then(|| state.room.clone())
+    }
+
+    /// Messages waiting in a loaded mailbox, and their bytes.
+    pub(crate) fn depth(&self, mailbox: MailboxId) -> Option<(u64, u64)> {
+        let admission = self.shared.admission();
+        let state = admission.mailboxes.get(&mailbox)?;
+        Some((state.waiting(), state.bytes()))
+    }
+
+    /// Asks for a checkpoint and waits until one that began after the call has finished.
+    pub(crate) async fn checkpoint(&self) -> Result<u64, StoreError> {
+        let number = self.last_number();
+        let mut checkpointed = self.shared.checkpointed.subscribe();
+        let mut failed = self.shared.failed.subscribe();
+        loop {
+            if *checkpointed.borrow_and_update() >= number {
+                return Ok(number);
+            }
+            self.shared.checkpoint_asked.store(true, Ordering::Release);
+            self.shared.chores.notify_one();
+            tokio::select! {
+                _ = checkpointed.changed() => {}
+                failure = failed.wait_for(Option::is_some) => {
+                    return Err(failure.ok().and_then(|failure| failure.clone()).unwrap_or(StoreError::Closed));
+                }
+            }
+        }
+    }
+}

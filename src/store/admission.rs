@@ -1,0 +1,548 @@
+//! The state behind the one lock: a batch is checked against it, numbered, given its positions, applied to the overlay
+//! and written behind the group that is being filled. All of that is synchronous and touches no disk.
+//!
+//! # Invariants
+//! - Commit numbers and positions are given here and nowhere else, both without a gap.
+//! - A batch whose conditions fail, or for which there is no room, changes nothing.
+//! - What is admitted is undone only by the failure of the store: the group it lies in is written before any later one.
+//! - Senders from outside leave a reserve of journal room untouched; turns may use it, so acks never wait for senders.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
+use super::batch::{Batch, Condition, Op, Seen};
+use super::cursor::Cursor;
+use super::fault::StoreError;
+use super::group::{self, GroupHeader, Replayed};
+use super::keys::{LANES, LogId, MailboxId};
+use super::overlay::{Frozen, Generation, GroupBytes};
+use super::ticket::Ticket;
+
+/// Who commits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// A sender outside a turn: slowed by pressure, refused when the disk is nearly full.
+    Outside,
+    /// A turn, or the runtime itself: uses the reserve.
+    Inside,
+}
+
+/// How soon the commit should be synced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Urgency {
+    /// Somebody waits for it.
+    Now,
+    /// Within a few milliseconds, with whatever comes first.
+    Soon,
+}
+
+/// A commit that was taken: it becomes durable, unless the store fails.
+#[derive(Debug, Clone)]
+pub(crate) struct Admitted {
+    pub(crate) number: u64,
+    /// Positions of the appends, in their order.
+    pub(crate) positions: Vec<u64>,
+    pub(crate) ticket: Ticket,
+}
+
+/// Why a batch was not admitted. Nothing of it happened.
+#[derive(Debug, Clone)]
+pub(crate) enum Refusal {
+    /// The letter was settled by something else, such as a cancellation.
+    Gone,
+    /// A newer incarnation of the actor has started.
+    Fenced,
+    /// A key that had to be absent has a value, or the other way round.
+    Key(Vec<u8>),
+    /// The read behind a condition is out of date: read again.
+    Stale,
+    /// The mailbox's cursors are not in memory: load them first.
+    NotLoaded(MailboxId),
+    /// The mailbox is at its limit; `room` is notified when something leaves it.
+    MailboxFull { waiting: u64, bytes: u64, limits: Limits, room: Arc<Notify> },
+    /// The batch is larger than a mailbox or a group can ever take.
+    TooLarge { bytes: u64, limit: u64 },
+    /// Too much waits for the disk or the checkpoint: wait for `Store::eased`.
+    Busy,
+    /// The disk has no room.
+    NoRoom,
+    /// The store has failed or is closed.
+    Failed(StoreError),
+}
+
+/// How much a mailbox may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Limits {
+    pub(crate) count: u64,
+    pub(crate) bytes: u64,
+}
+
+/// What is known of a mailbox: its cursors, its limits and who is to be woken.
+#[derive(Debug)]
+pub(crate) struct MailboxState {
+    pub(super) lanes: [Cursor; LANES],
+    /// The generation in which each lane was last listed as touched.
+    touched_in: [u64; LANES],
+    pub(super) limits: Limits,
+    pub(super) incarnation: u64,
+    pub(super) room: Arc<Notify>,
+    pub(super) bell: Arc<Notify>,
+}
+
+impl MailboxState {
+    pub(super) fn new(lanes: [Cursor; LANES], limits: Limits) -> Self {
+        MailboxState {
+            lanes,
+            touched_in: [0; LANES],
+            limits,
+            incarnation: 0,
+            room: Arc::new(Notify::new()),
+            bell: Arc::new(Notify::new()),
+        }
+    }
+
+    pub(super) fn waiting(&self) -> u64 {
+        self.lanes.iter().map(Cursor::waiting).sum()
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.lanes.iter().map(|lane| lane.bytes).sum()
+    }
+
+    pub(super) fn is_over_limit(&self) -> bool {
+        self.waiting() > self.limits.count || self.bytes() > self.limits.bytes
+    }
+}
+
+/// The group that takes commits.
+#[derive(Debug)]
+pub(super) struct Filling {
+    pub(super) id: u64,
+    pub(super) bytes: Vec<u8>,
+    pub(super) first: u64,
+    pub(super) commits: u32,
+    pub(super) ticket: Ticket,
+}
+
+impl Filling {
+    fn new(id: u64, bytes: Vec<u8>) -> Self {
+        Filling { id, bytes, first: 0, commits: 0, ticket: Ticket::new() }
+    }
+}
+
+/// A group that waits for the committer. The header is completed when its segment is known.
+#[derive(Debug)]
+pub(super) struct SealedGroup {
+    pub(super) bytes: GroupBytes,
+    pub(super) first: u64,
+    pub(super) commits: u32,
+    pub(super) ticket: Ticket,
+}
+
+impl SealedGroup {
+    pub(super) fn last(&self) -> u64 {
+        self.first + u64::from(self.commits) - 1
+    }
+}
+
+/// Sizes that bound what is held in memory and in the journal, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    /// A group is sealed for the committer when it is longer.
+    pub(super) group: usize,
+    /// The largest batch.
+    pub(super) batch: usize,
+    /// Groups waiting for the committer, before senders are slowed.
+    pub(super) pending: usize,
+    /// The active generation, before it is frozen; senders are slowed while one is frozen and this is reached.
+    pub(super) overlay: usize,
+    /// Journal room that senders leave to turns.
+    pub(super) reserve: u64,
+    /// Live segments, before senders are slowed.
+    pub(super) segments: usize,
+}
+
+/// What the journal last said of its room.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Room {
+    /// Bytes that fit into pre-written segments, whatever the sizes of the groups.
+    pub(super) usable: u64,
+    /// Segments that recovery would read.
+    pub(super) live: usize,
+    /// Whether making another segment failed for want of space.
+    pub(super) disk_full: bool,
+}
+
+/// The first number of the epoch after that of `last`: a number that was lost with a torn tail is never given again.
+pub(super) fn next_epoch(last: u64) -> u64 {
+    const SEQUENCE_BITS: u32 = 44;
+    ((last >> SEQUENCE_BITS) + 1) << SEQUENCE_BITS | 1
+}
+
+/// See the module's head.
+#[derive(Debug)]
+pub(super) struct Admission {
+    pub(super) bounds: Bounds,
+    pub(super) last: u64,
+    pub(super) filling: Filling,
+    pub(super) sealed: VecDeque<SealedGroup>,
+    pub(super) pending: usize,
+    pub(super) active: Generation,
+    pub(super) frozen: Option<Arc<Frozen>>,
+    pub(super) mailboxes: HashMap<MailboxId, MailboxState>,
+    /// Finished checkpoints: while it stands, what the engine said holds for keys the overlay does not have.
+    pub(super) stamp: u64,
+    pub(super) room: Room,
+    /// Bytes admitted since the last freeze.
+    pub(super) since_freeze: usize,
+    pub(super) urgent: bool,
+    pub(super) failed: Option<StoreError>,
+    /// The store is being closed: what was admitted is still written.
+    pub(super) closed: bool,
+    /// The first number of this open's epoch.
+    pub(super) epoch_first: u64,
+    /// Buffers of written groups, to be filled again.
+    spare_buffers: Vec<Vec<u8>>,
+    groups: u64,
+}
+
+impl Admission {
+    pub(super) fn new(bounds: Bounds, last: u64) -> Self {
+        let mut admission = Admission {
+            bounds,
+            last,
+            filling: Filling::new(0, Vec::new()),
+            sealed: VecDeque::new(),
+            pending: 0,
+            active: Generation::new(1),
+            frozen: None,
+            mailboxes: HashMap::new(),
+            stamp: 0,
+            room: Room::default(),
+            since_freeze: 0,
+            urgent: false,
+            failed: None,
+            closed: false,
+            epoch_first: next_epoch(last),
+            spare_buffers: Vec::new(),
+            groups: 0,
+        };
+        admission.filling = admission.empty_group();
+        admission
+    }
+
+    /// Takes the batch, or says why not; see the module's invariants.
+    pub(super) fn admit(
+        &mut self,
+        batch: &Batch,
+        origin: Origin,
+        urgency: Urgency,
+    ) -> Result<Admitted, Refusal> {
+        self.check_alive()?;
+        self.check_conditions(batch)?;
+        self.check_space(batch, origin)?;
+        let positions = self.take_positions(batch);
+        self.write_and_apply(batch, &positions);
+        self.urgent |= urgency == Urgency::Now;
+        Ok(Admitted { number: self.last, positions, ticket: self.filling.ticket.clone() })
+    }
+
+    /// Ends admission for good and gives back the tickets of what was not written.
+    pub(super) fn fail(&mut self, error: StoreError) -> Vec<Ticket> {
+        if self.failed.is_none() {
+            self.failed = Some(error);
+        }
+        for state in self.mailboxes.values() {
+            state.room.notify_waiters();
+            state.bell.notify_one();
+        }
+        self.sealed.iter().map(|group| group.ticket.clone()).chain([self.filling.ticket.clone()]).collect()
+    }
+
+    fn check_alive(&self) -> Result<(), Refusal> {
+        match &self.failed {
+            Some(failed) => Err(Refusal::Failed(failed.clone())),
+            None if self.closed => Err(Refusal::Failed(StoreError::Closed)),
+            None => Ok(()),
+        }
+    }
+
+    fn check_conditions(&self, batch: &Batch) -> Result<(), Refusal> {
+        for op in &batch.ops {
+            if let Op::Append { log, .. } | Op::Settle { log, .. } = op {
+                self.mailbox(log.mailbox)?;
+            }
+        }
+        batch.conditions.iter().try_for_each(|condition| self.check(condition, batch))
+    }
+
+    fn check(&self, condition: &Condition, batch: &Batch) -> Result<(), Refusal> {
+        match condition {
+            Condition::Waiting { log, position } => {
+                let waiting = self.mailbox(log.mailbox)?.lanes[usize::from(log.lane)].is_waiting(*position);
+                if waiting { Ok(()) } else { Err(Refusal::Gone) }
+            }
+            Condition::Incarnation { mailbox, incarnation } => {
+                let current = self.mailbox(*mailbox)?.incarnation;
+                if current == *incarnation { Ok(()) } else { Err(Refusal::Fenced) }
+            }
+            Condition::Absent { key, seen } => self.check_key(key, *seen, false),
+            Condition::Present { key, seen } => self.check_key(key, *seen, true),
+            Condition::Room { mailbox } => self.check_room(*mailbox, batch),
+        }
+    }
+
+    fn check_key(&self, key: &[u8], seen: Option<Seen>, wanted: bool) -> Result<(), Refusal> {
+        let present = match (self.peek(key), seen) {
+            (Some(value), _) => value.is_some(),
+            (None, Some(seen)) if seen.stamp == self.stamp => seen.present,
+            (None, _) => return Err(Refusal::Stale),
+        };
+        if present == wanted { Ok(()) } else { Err(Refusal::Key(key.to_vec())) }
+    }
+
+    fn check_room(&self, mailbox: MailboxId, batch: &Batch) -> Result<(), Refusal> {
+        let state = self.mailbox(mailbox)?;
+        let (mut count, mut bytes) = (0, 0);
+        for op in &batch.ops {
+            if let Op::Append { log, envelope } = op
+                && log.mailbox == mailbox
+            {
+                count += 1;
+                bytes += envelope.len() as u64;
+            }
+        }
+        let Limits { count: most, bytes: most_bytes } = state.limits;
+        if count > most || bytes > most_bytes {
+            return Err(Refusal::TooLarge { bytes, limit: most_bytes });
+        }
+        let (waiting, held) = (state.waiting(), state.bytes());
+        if waiting + count > most || held + bytes > most_bytes {
+            let room = state.room.clone();
+            return Err(Refusal::MailboxFull { waiting, bytes: held, limits: state.limits, room });
+        }
+        Ok(())
+    }
+
+    fn check_space(&self, batch: &Batch, origin: Origin) -> Result<(), Refusal> {
+        let size = batch.encoded_len();
+        if size > self.bounds.batch {
+            return Err(Refusal::TooLarge { bytes: size as u64, limit: self.bounds.batch as u64 });
+        }
+        let reserve = if origin == Origin::Outside { self.bounds.reserve } else { 0 };
+        let wanted = (self.pending + self.filling.bytes.len() + size) as u64 + reserve;
+        if wanted > self.room.usable {
+            return Err(if self.room.disk_full { Refusal::NoRoom } else { Refusal::Busy });
+        }
+        if origin == Origin::Outside && self.is_pressed() {
+            return Err(Refusal::Busy);
+        }
+        Ok(())
+    }
+
+    /// Whether senders from outside are to wait.
+    pub(super) fn is_pressed(&self) -> bool {
+        self.pending > self.bounds.pending
+            || self.room.live > self.bounds.segments
+            || (self.frozen.is_some() && self.active.bytes() >= self.bounds.overlay)
+    }
+
+    /// Whether the active generation should be frozen and checkpointed.
+    pub(super) fn wants_checkpoint(&self, every: usize) -> bool {
+        self.frozen.is_none() && (self.active.bytes() >= self.bounds.overlay || self.since_freeze >= every)
+    }
+
+    fn take_positions(&mut self, batch: &Batch) -> Vec<u64> {
+        let mut positions = Vec::new();
+        for op in &batch.ops {
+            if let Op::Append { log, envelope } = op
+                && let Some(state) = self.mailboxes.get_mut(&log.mailbox)
+            {
+                positions.push(state.lanes[usize::from(log.lane)].append(envelope.len()));
+            }
+        }
+        positions
+    }
+
+    fn write_and_apply(&mut self, batch: &Batch, positions: &[u64]) {
+        self.seal_before(batch.encoded_len());
+        self.last = self.next_number();
+        if self.filling.commits == 0 {
+            self.filling.first = self.last;
+        }
+        self.filling.commits += 1;
+        let start = self.filling.bytes.len();
+        let mut placed = Vec::new();
+        group::encode_commit(batch, positions, &mut self.filling.bytes, |at, len| placed.push(at..at + len));
+        self.since_freeze += self.filling.bytes.len() - start;
+        self.apply(batch, positions, &placed);
+    }
+
+    pub(super) fn next_number(&self) -> u64 {
+        (self.last + 1).max(self.epoch_first)
+    }
+
+    fn apply(&mut self, batch: &Batch, positions: &[u64], placed: &[std::ops::Range<usize>]) {
+        let (mut positions, mut placed) = (positions.iter(), placed.iter().cloned());
+        for op in &batch.ops {
+            match op {
+                Op::Append { log, .. } => {
+                    let (Some(position), Some(at)) = (positions.next(), placed.next()) else { return };
+                    self.active.append(*log, *position, self.filling.id, at);
+                    self.touch(*log);
+                    if let Some(state) = self.mailboxes.get(&log.mailbox) {
+                        state.bell.notify_one();
+                    }
+                }
+                Op::Settle { log, position, len } => self.settle(*log, *position, *len),
+                Op::Put { key, value } => {
+                    placed.next();
+                    self.active.put(key.clone(), Some(&batch.bytes[value.clone()]));
+                }
+                Op::Delete { key } => self.delete(key.clone()),
+            }
+        }
+    }
+
+    fn settle(&mut self, log: LogId, position: u64, len: u32) {
+        self.touch(log);
+        let Some(state) = self.mailboxes.get_mut(&log.mailbox) else { return };
+        if state.lanes[usize::from(log.lane)].settle(position, len) {
+            self.active.settle(log, position);
+            state.room.notify_one();
+        }
+    }
+
+    fn delete(&mut self, key: Vec<u8>) {
+        if cfg!(steadfast_bug = "cancel_across_generations") && self.active.cells.remove(&key).is_some() {
+            return;
+        }
+        // always a tombstone: whether the engine has the key is not known here
+        self.active.put(key, None);
+    }
+
+    fn touch(&mut self, log: LogId) {
+        let generation = self.active.id;
+        let Some(state) = self.mailboxes.get_mut(&log.mailbox) else { return };
+        let touched_in = &mut state.touched_in[usize::from(log.lane)];
+        if *touched_in != generation {
+            *touched_in = generation;
+            self.active.touched.push(log);
+        }
+    }
+
+    fn mailbox(&self, id: MailboxId) -> Result<&MailboxState, Refusal> {
+        self.mailboxes.get(&id).ok_or(Refusal::NotLoaded(id))
+    }
+
+    /// What the overlay says of a key: `None` when only the engine knows.
+    pub(super) fn peek(&self, key: &[u8]) -> Option<Option<Arc<[u8]>>> {
+        let frozen = || self.frozen.as_ref().and_then(|frozen| frozen.generation.cells.get(key));
+        self.active.cells.get(key).or_else(frozen).cloned()
+    }
+
+    /// Makes room in the group that is being filled, so that no group exceeds the bounds.
+    fn seal_before(&mut self, size: usize) {
+        if self.filling.commits > 0 && self.filling.bytes.len() + size > self.bounds.group {
+            self.seal_filling();
+        }
+    }
+
+    /// Hands the group that is being filled to the committer.
+    pub(super) fn seal_filling(&mut self) {
+        if self.filling.commits == 0 {
+            return;
+        }
+        let empty = self.empty_group();
+        let full = std::mem::replace(&mut self.filling, empty);
+        let bytes = Arc::new(full.bytes);
+        self.active.group_sealed(full.id, &bytes);
+        self.pending += bytes.len();
+        self.sealed.push_back(SealedGroup {
+            bytes,
+            first: full.first,
+            commits: full.commits,
+            ticket: full.ticket,
+        });
+    }
+
+    fn empty_group(&mut self) -> Filling {
+        self.groups += 1;
+        let mut bytes = self.spare_buffers.pop().unwrap_or_default();
+        bytes.clear();
+        Filling::new(self.groups, bytes)
+    }
+
+    /// Gives back the buffer of a written group that the overlay does not hold.
+    pub(super) fn recycle_buffer(&mut self, bytes: GroupBytes) {
+        const KEEP: usize = 4;
+        if self.spare_buffers.len() < KEEP
+            && let Ok(bytes) = Arc::try_unwrap(bytes)
+        {
+            self.spare_buffers.push(bytes);
+        }
+    }
+
+    /// Ends the active generation, so that the checkpoint can write it.
+    pub(super) fn freeze(&mut self) -> Arc<Frozen> {
+        self.seal_filling();
+        let next = Generation::new(self.active.id + 1);
+        let mut generation = std::mem::replace(&mut self.active, next);
+        generation.last = self.last;
+        let cursors = generation
+            .touched
+            .iter()
+            .filter_map(|log| {
+                Some((*log, self.mailboxes.get(&log.mailbox)?.lanes[usize::from(log.lane)].clone()))
+            })
+            .collect();
+        let frozen = Arc::new(Frozen { generation, cursors });
+        self.frozen = Some(frozen.clone());
+        self.since_freeze = 0;
+        frozen
+    }
+
+    /// The engine has it all: readers go there from now on.
+    pub(super) fn drop_frozen(&mut self) {
+        self.frozen = None;
+        self.stamp += 1;
+    }
+
+    /// Applies one group found in the journal. The cursors of every mailbox in it must be loaded.
+    pub(super) fn replay(&mut self, header: &GroupHeader, bytes: Vec<u8>, ops: Vec<(u32, Replayed)>) {
+        self.groups += 1;
+        let group = self.groups;
+        for (commit, op) in ops {
+            self.replay_op(header.first + u64::from(commit), group, &bytes, op);
+        }
+        self.last = header.last();
+        self.since_freeze += bytes.len();
+        self.active.group_sealed(group, &Arc::new(bytes));
+    }
+
+    fn replay_op(&mut self, number: u64, group: u64, bytes: &[u8], op: Replayed) {
+        match op {
+            Replayed::Append { log, position, envelope } => {
+                let Some(state) = self.mailboxes.get_mut(&log.mailbox) else { return };
+                let cursor = &mut state.lanes[usize::from(log.lane)];
+                if number <= cursor.as_of {
+                    return;
+                }
+                cursor.next = position;
+                cursor.append(envelope.len());
+                self.active.append(log, position, group, envelope);
+                self.touch(log);
+            }
+            Replayed::Settle { log, position, len } => {
+                let Some(state) = self.mailboxes.get(&log.mailbox) else { return };
+                if number > state.lanes[usize::from(log.lane)].as_of {
+                    self.settle(log, position, len);
+                }
+            }
+            Replayed::Put { key, value } => self.active.put(bytes[key].to_vec(), Some(&bytes[value])),
+            Replayed::Delete { key } => self.active.put(bytes[key].to_vec(), None),
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! How many values of each class the engine holds, and the sum of their checksums. Carried by every checkpoint batch, so
+//! that an engine that dropped or changed something, whatever the moment of the crash, is told apart from a whole one.
+
+use std::collections::BTreeMap;
+
+use super::engine::{Engine, Write};
+use super::fault::StoreError;
+use super::group::u64_at;
+use super::keys::{self, class};
+use super::sealed;
+
+/// Per class: count, and the wrapping sum of the CRCs in its sealed values.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Census(BTreeMap<u8, (u64, u64)>);
+
+impl Census {
+    /// The writes that put `value` under `key` in place of whatever is there.
+    pub(super) fn put(
+        &mut self,
+        engine: &dyn Engine,
+        key: Vec<u8>,
+        value: &[u8],
+        out: &mut Vec<Write>,
+    ) -> Result<(), StoreError> {
+        self.forget_old(engine, &key, out)?;
+        for (key, sealed) in sealed::seal(key, value) {
+            let (count, sum) = self.of(&key);
+            *count = count.wrapping_add(1);
+            *sum = sum.wrapping_add(sealed::sum(&sealed));
+            out.push(Write::Put(key, sealed));
+        }
+        Ok(())
+    }
+
+    /// The writes that remove `key` and its chunks, none when it is not there.
+    pub(super) fn delete(
+        &mut self,
+        engine: &dyn Engine,
+        key: Vec<u8>,
+        out: &mut Vec<Write>,
+    ) -> Result<(), StoreError> {
+        if self.forget_old(engine, &key, out)? {
+            out.push(Write::Delete(key));
+        }
+        Ok(())
+    }
+
+    fn forget_old(
+        &mut self,
+        engine: &dyn Engine,
+        key: &[u8],
+        out: &mut Vec<Write>,
+    ) -> Result<bool, StoreError> {
+        let Some(old) = engine.get(key)? else { return Ok(false) };
+        self.forget(key, &old);
+        for chunk in sealed::chunk_keys(key, &old) {
+            if let Some(old) = engine.get(&chunk)? {
+                self.forget(&chunk, &old);
+                out.push(Write::Delete(chunk));
+            }
+        }
+        Ok(true)
+    }
+
+    fn forget(&mut self, key: &[u8], old: &[u8]) {
+        let (count, sum) = self.of(key);
+        *count = count.wrapping_sub(1);
+        *sum = sum.wrapping_sub(sealed::sum(old));
+    }
+
+    fn of(&mut self, key: &[u8]) -> &mut (u64, u64) {
+        self.0.entry(key.first().copied().unwrap_or(0)).or_default()
+    }
+
+    /// The write of the meta record: the checkpoint's number and this census.
+    pub(super) fn record(&self, number: u64) -> Write {
+        let mut value = number.to_be_bytes().to_vec();
+        for (class, (count, sum)) in self.0.iter().filter(|(_, (count, _))| *count > 0) {
+            value.push(*class);
+            value.extend_from_slice(&count.to_be_bytes());
+            value.extend_from_slice(&sum.to_be_bytes());
+        }
+        // the meta record is far smaller than one piece
+        let (key, sealed) = sealed::seal(keys::meta("checkpoint"), &value).swap_remove(0);
+        Write::Put(key, sealed)
+    }
+
+    /// The checkpoint's number and census as the engine has them; nothing before the first checkpoint.
+    pub(super) fn read(engine: &dyn Engine) -> Result<(u64, Self), StoreError> {
+        let key = keys::meta("checkpoint");
+        let Some(sealed) = engine.get(&key)? else { return Ok((0, Census::default())) };
+        let value = sealed::unseal(engine, &key, sealed)?;
+        let short = || sealed::damaged(&key, "is too short");
+        let number = u64_at(&value, 0).ok_or_else(short)?;
+        let mut census = Census::default();
+        for entry in value[8..].chunks(17) {
+            let (count, sum) = u64_at(entry, 1).zip(u64_at(entry, 9)).ok_or_else(short)?;
+            census.0.insert(entry[0], (count, sum));
+        }
+        Ok((number, census))
+    }
+
+    /// Counts everything in the engine, checking every checksum on the way.
+    pub(super) fn take(engine: &dyn Engine) -> Result<Self, StoreError> {
+        const AT_ONCE: usize = 256;
+        let mut census = Census::default();
+        let mut from = vec![class::META + 1];
+        loop {
+            let pairs = engine.range(&from, &[u8::MAX], AT_ONCE)?;
+            for (key, sealed) in &pairs {
+                sealed::verify(key, sealed)?;
+                let (count, sum) = census.of(key);
+                *count += 1;
+                *sum = sum.wrapping_add(sealed::sum(sealed));
+            }
+            match pairs.into_iter().next_back() {
+                Some((mut last, _)) => {
+                    last.push(0);
+                    from = last;
+                }
+                None => return Ok(census),
+            }
+        }
+    }
+
+    /// The first class in which the engine, as counted, is not what this census says.
+    pub(super) fn difference(&self, counted: &Census) -> Option<String> {
+        let classes = self.0.keys().chain(counted.0.keys());
+        classes
+            .map(|class| (class, self.0.get(class).copied(), counted.0.get(class).copied()))
+            .find(|(_, expected, found)| expected.unwrap_or_default() != found.unwrap_or_default())
+            .map(|(class, expected, found)| {
+                let (expected, found) = (expected.unwrap_or_default().0, found.unwrap_or_default().0);
+                format!("class {class:02x} must have {expected} values as written, {found} were found or they differ")
+            })
+    }
+}

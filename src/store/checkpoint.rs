@@ -1,0 +1,436 @@
+//! Moves what survives from the overlay to the engine, and gives the journal its room back. A step function: a thread
+//! drives it, or a test does.
+//!
+//! # Invariants, in the order of the steps
+//! 1. A frozen generation is written only when its last commit is durable: the engine never holds what the journal lost.
+//! 2. Many small batches: cells and pages first, then each log's trimmed pages and cursor; the number in the last batch.
+//! 3. Then the engine is flushed, then the manifest says so, and only then are segments recycled.
+//! 4. Readers go to the engine for a generation only after it was flushed.
+//!
+//! A crash anywhere between leaves batches that the replay from the old number writes again, to the same end.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::Shared;
+use super::admission::Admission;
+use super::census::Census;
+use super::committer::Step;
+use super::engine::{Engine, EngineError, Write};
+use super::fault::StoreError;
+use super::keys::{self, LogId};
+use super::manifest::Manifest;
+use super::overlay::Frozen;
+use crate::observe::Event;
+
+/// The most writes in one engine batch: larger ones make sled hold on to memory.
+const BATCH_WRITES: usize = 64;
+/// The most bytes in one engine batch, roughly.
+const BATCH_BYTES: usize = 1 << 20;
+/// Envelopes of one log are packed into pages of this many bytes.
+const PAGE: usize = 16 * 1024;
+
+/// Turns a frozen generation into engine batches.
+pub(super) struct Writer {
+    frozen: Arc<Frozen>,
+    census: Census,
+    logs: Vec<LogId>,
+    at: Position,
+    before: u64,
+}
+
+enum Position {
+    Cells(Option<Vec<u8>>),
+    Pages { log: usize, from: u64 },
+    Cursors { log: usize },
+    Number,
+    Done,
+}
+
+impl Writer {
+    /// `before` is the engine's checkpoint number until the last batch.
+    pub(super) fn new(frozen: Arc<Frozen>, census: Census, before: u64) -> Self {
+        let mut logs: Vec<LogId> = frozen.generation.logs.keys().copied().collect();
+        logs.sort_unstable();
+        Writer { frozen, census, logs, at: Position::Cells(None), before }
+    }
+
+    /// The next batch, or nothing when all has been written.
+    pub(super) fn next_batch(&mut self, engine: &dyn Engine) -> Result<Option<Vec<Write>>, StoreError> {
+        let mut batch = Vec::new();
+        while batch.is_empty() {
+            match &self.at {
+                Position::Cells(after) => self.cells(after.clone(), engine, &mut batch)?,
+                Position::Pages { log, from } => self.pages(*log, *from, engine, &mut batch)?,
+                Position::Cursors { log } => self.cursors(*log, engine, &mut batch)?,
+                Position::Number => {
+                    self.at = Position::Done;
+                    self.before = self.frozen.generation.last;
+                    break;
+                }
+                Position::Done => return Ok(None),
+            }
+        }
+        batch.push(self.census.record(self.before));
+        Ok(Some(batch))
+    }
+
+    fn cells(
+        &mut self,
+        after: Option<Vec<u8>>,
+        engine: &dyn Engine,
+        batch: &mut Vec<Write>,
+    ) -> Result<(), StoreError> {
+        let frozen = self.frozen.clone();
+        let from = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
+        let mut bytes = 0;
+        for (key, value) in frozen.generation.cells.range((from, std::ops::Bound::Unbounded)) {
+            match value {
+                Some(value) => self.census.put(engine, key.clone(), value, batch)?,
+                None => self.census.delete(engine, key.clone(), batch)?,
+            }
+            bytes += value.as_ref().map_or(0, |value| value.len());
+            if batch.len() >= BATCH_WRITES || bytes >= BATCH_BYTES {
+                self.at = Position::Cells(Some(key.clone()));
+                return Ok(());
+            }
+        }
+        self.at = Position::Pages { log: 0, from: 0 };
+        Ok(())
+    }
+
+    fn pages(
+        &mut self,
+        log: usize,
+        from: u64,
+        engine: &dyn Engine,
+        batch: &mut Vec<Write>,
+    ) -> Result<(), StoreError> {
+        let Some(id) = self.logs.get(log).copied() else {
+            self.at = Position::Cursors { log: 0 };
+            return Ok(());
+        };
+        let frozen = self.frozen.clone();
+        let (mut page, mut first, mut bytes) = (Vec::new(), 0, 0);
+        for entry in frozen.generation.entries(id, from) {
+            let envelope = frozen.generation.slice(entry, &[]);
+            if !page.is_empty() && page.len() + envelope.len() > PAGE {
+                bytes += page.len();
+                self.census.put(engine, keys::page(id, first), &std::mem::take(&mut page), batch)?;
+                if batch.len() >= BATCH_WRITES || bytes >= BATCH_BYTES {
+                    self.at = Position::Pages { log, from: entry.position };
+                    return Ok(());
+                }
+            }
+            if page.is_empty() {
+                first = entry.position;
+            }
+            page.extend_from_slice(&entry.position.to_be_bytes());
+            page.extend_from_slice(&entry.len.to_be_bytes());
+            page.extend_from_slice(&envelope);
+        }
+        if !page.is_empty() {
+            self.census.put(engine, keys::page(id, first), &page, batch)?;
+        }
+        self.at = Position::Pages { log: log + 1, from: 0 };
+        Ok(())
+    }
+
+    fn cursors(&mut self, log: usize, engine: &dyn Engine, batch: &mut Vec<Write>) -> Result<(), StoreError> {
+        let frozen = self.frozen.clone();
+        let Some((id, cursor)) = frozen.cursors.get(log) else {
+            self.at = Position::Number;
+            return Ok(());
+        };
+        self.trim(*id, cursor.front, cursor.front == cursor.next, engine, batch)?;
+        if batch.len() < BATCH_WRITES {
+            self.census.put(engine, keys::cursor(*id), &cursor.encode(frozen.generation.last), batch)?;
+            self.at = Position::Cursors { log: log + 1 };
+        }
+        Ok(())
+    }
+
+    /// Deletes pages all of whose positions are below `front`: those before the last page that begins at or below it,
+    /// and that one too when the log is empty.
+    fn trim(
+        &mut self,
+        log: LogId,
+        front: u64,
+        empty: bool,
+        engine: &dyn Engine,
+        batch: &mut Vec<Write>,
+    ) -> Result<(), StoreError> {
+        let end = keys::page(log, front.saturating_add(1));
+        let pages = engine.range(&keys::page(log, 0), &end, BATCH_WRITES + 1)?;
+        let done = if empty { pages.len() } else { pages.len().saturating_sub(1) };
+        for (key, _) in pages.into_iter().take(done.min(BATCH_WRITES)) {
+            self.census.delete(engine, key, batch)?;
+        }
+        Ok(())
+    }
+
+    /// Writes everything; for recovery, where nobody waits meanwhile.
+    pub(super) fn write_all(mut self, engine: &dyn Engine) -> Result<Census, StoreError> {
+        while let Some(batch) = self.next_batch(engine)? {
+            engine.apply(batch)?;
+        }
+        engine.flush()?;
+        Ok(self.census)
+    }
+}
+
+/// Drives checkpoints and keeps the journal's spares; see the module's head.
+pub(super) struct Checkpointer {
+    shared: Arc<Shared>,
+    manifest: Manifest,
+    census: Census,
+    stage: Stage,
+    began: Instant,
+    previous: Instant,
+    writes: u64,
+}
+
+enum Stage {
+    Idle,
+    Frozen(Arc<Frozen>),
+    Writing(Box<Writer>),
+    Written(u64),
+    Flushed(u64),
+    Recorded(u64),
+}
+
+impl Checkpointer {
+    pub(super) fn new(shared: Arc<Shared>, manifest: Manifest, census: Census) -> Self {
+        let now = Instant::now();
+        Checkpointer { shared, manifest, census, stage: Stage::Idle, began: now, previous: now, writes: 0 }
+    }
+
+    /// Does the next piece of work, if there is one: a stage of a checkpoint, or a spare segment.
+    pub(super) fn step(&mut self) -> Step {
+        let done = match std::mem::replace(&mut self.stage, Stage::Idle) {
+            Stage::Idle => self.look(),
+            Stage::Frozen(frozen) => Ok(self.start_when_durable(frozen)),
+            Stage::Writing(writer) => self.write(writer),
+            Stage::Written(number) => self.flush(number),
+            Stage::Flushed(number) => self.record(number),
+            Stage::Recorded(number) => self.recycle(number),
+        };
+        done.unwrap_or_else(|error| {
+            self.shared.fail(error);
+            Step::Failed
+        })
+    }
+
+    fn look(&mut self) -> Result<Step, StoreError> {
+        if self.keep_spares() {
+            return Ok(Step::Worked);
+        }
+        let mut admission = self.shared.admission();
+        if admission.failed.is_some() {
+            return Ok(Step::Idle);
+        }
+        let asked = self.shared.checkpoint_asked.swap(false, Ordering::AcqRel);
+        if !asked && !admission.wants_checkpoint(self.shared.checkpoint_every) {
+            return Ok(Step::Idle);
+        }
+        self.began = Instant::now();
+        self.writes = 0;
+        self.stage = Stage::Frozen(admission.freeze());
+        drop(admission);
+        self.shared.work.notify_one();
+        Ok(Step::Worked)
+    }
+
+    /// Makes a spare segment when one is wanting; a full disk is remembered and tried again, not a failure.
+    fn keep_spares(&self) -> bool {
+        let segments = &self.shared.segments;
+        if segments.spares() >= self.shared.spares {
+            return false;
+        }
+        let made = segments.make_spare();
+        segments.set_disk_full(made.is_err());
+        if let Err(error) = &made
+            && !matches!(error, StoreError::Full { .. })
+        {
+            self.shared.fail(error.clone());
+            return true;
+        }
+        self.shared.admission().room = segments.room();
+        self.shared.eased.notify_waiters();
+        made.is_ok()
+    }
+
+    fn start_when_durable(&mut self, frozen: Arc<Frozen>) -> Step {
+        let durable = self.shared.durable.load(Ordering::Acquire) >= frozen.generation.last;
+        if durable || cfg!(steadfast_bug = "checkpoint_before_durable") {
+            let writer = Writer::new(frozen, self.census.clone(), self.manifest.checkpoint);
+            self.stage = Stage::Writing(Box::new(writer));
+            return Step::Worked;
+        }
+        self.stage = Stage::Frozen(frozen);
+        Step::Idle
+    }
+
+    fn write(&mut self, mut writer: Box<Writer>) -> Result<Step, StoreError> {
+        let frozen = writer.frozen.clone();
+        let batch = self.shared.with_engine(|engine| {
+            let Some(batch) = writer.next_batch(engine)? else { return Ok(None) };
+            let writes = batch.len();
+            match engine.apply(batch) {
+                Ok(()) => Ok(Some(writes)),
+                Err(EngineError::Full { path }) => {
+                    Err(StoreError::Full { path, what: "a checkpoint".into() })
+                }
+                Err(error) => Err(error.into()),
+            }
+        });
+        match batch {
+            Ok(Some(writes)) => {
+                self.writes += writes as u64;
+                self.stage = Stage::Writing(writer);
+            }
+            Ok(None) => {
+                self.census = writer.census;
+                self.stage = Stage::Written(frozen.generation.last);
+            }
+            Err(StoreError::Full { .. }) => return self.reopen_full_engine(frozen),
+            Err(error) => return Err(error),
+        }
+        Ok(Step::Worked)
+    }
+
+    /// There was no room for a checkpoint. Nothing is lost: the journal has it all. The engine must be opened again
+    /// before it is used, and the checkpoint starts again once there is room.
+    fn reopen_full_engine(&mut self, frozen: Arc<Frozen>) -> Result<Step, StoreError> {
+        self.shared.segments.set_disk_full(true);
+        self.shared.admission().room = self.shared.segments.room();
+        self.shared.eased.notify_waiters();
+        self.shared.release_ballast();
+        self.shared.reopen_engine()?;
+        self.census = self.shared.with_engine(Census::read)?.1;
+        tracing::warn!("no room for a checkpoint: senders are refused until there is");
+        self.stage = Stage::Frozen(frozen);
+        Ok(Step::Idle)
+    }
+
+    fn flush(&mut self, number: u64) -> Result<Step, StoreError> {
+        self.shared.with_engine(|engine| Ok(engine.flush()?))?;
+        self.stage = Stage::Flushed(number);
+        Ok(Step::Worked)
+    }
+
+    fn record(&mut self, number: u64) -> Result<Step, StoreError> {
+        if cfg!(steadfast_bug = "recycle_before_manifest") {
+            self.shared.segments.recycle(number, self.shared.spares)?;
+        }
+        self.manifest.checkpoint = number;
+        self.manifest.first_segment = self.shared.segments.first_needed(number);
+        self.manifest.high_water = self.shared.durable.load(Ordering::Acquire);
+        self.manifest.write(&*self.shared.segments.medium, &self.shared.segments.root)?;
+        self.stage = Stage::Recorded(number);
+        Ok(Step::Worked)
+    }
+
+    fn recycle(&mut self, number: u64) -> Result<Step, StoreError> {
+        self.shared.admission().drop_frozen();
+        self.shared.segments.recycle(number, self.shared.spares)?;
+        self.shared.restore_ballast();
+        let room = self.shared.segments.room();
+        let (bytes, slowed) = {
+            let mut admission = self.shared.admission();
+            admission.room = room;
+            (admission.active.bytes() as u64, admission.is_pressed())
+        };
+        self.shared.eased.notify_waiters();
+        self.shared.checkpointed.send_replace(number);
+        let (took, age) = (self.began.elapsed(), self.previous.elapsed());
+        self.previous = Instant::now();
+        self.shared.observer.event(&Event::Checkpointed { number, writes: self.writes, took, age });
+        self.shared.observer.event(&Event::Pressure {
+            overlay_bytes: bytes,
+            segments: room.live as u64,
+            slowed,
+        });
+        Ok(Step::Worked)
+    }
+
+    /// Writes the high-water mark when the journal has grown since the last manifest.
+    fn mark_high_water(&mut self) -> Result<(), StoreError> {
+        let durable = self.shared.durable.load(Ordering::Acquire);
+        if !matches!(self.stage, Stage::Idle) || self.manifest.high_water == durable {
+            return Ok(());
+        }
+        self.manifest.high_water = durable;
+        self.manifest.write(&*self.shared.segments.medium, &self.shared.segments.root)
+    }
+
+    /// Drives the steps until the store closes or fails. Gives itself back for the clean close.
+    pub(super) fn run(mut self) -> Self {
+        const RETRY: Duration = Duration::from_millis(500);
+        let mut marked = Instant::now();
+        loop {
+            match self.step() {
+                Step::Worked => continue,
+                Step::Failed => return self,
+                Step::Idle => {}
+            }
+            if self.shared.is_closing() || self.shared.has_failed() {
+                return self;
+            }
+            if marked.elapsed() >= self.shared.mark_every {
+                marked = Instant::now();
+                if let Err(error) = self.mark_high_water() {
+                    self.shared.fail(error);
+                }
+            }
+            let admission = self.shared.admission();
+            // looked at again under the lock: whoever makes work notifies after taking it
+            if !self.has_work(&admission) {
+                let pause =
+                    if self.shared.segments.room().disk_full { RETRY } else { self.shared.mark_every };
+                drop(self.shared.wait(&self.shared.chores, admission, Some(pause)));
+            }
+        }
+    }
+
+    fn has_work(&self, admission: &Admission) -> bool {
+        match &self.stage {
+            Stage::Idle => {
+                admission.wants_checkpoint(self.shared.checkpoint_every)
+                    || self.shared.checkpoint_asked.load(Ordering::Acquire)
+            }
+            Stage::Frozen(frozen) => {
+                !self.shared.segments.room().disk_full
+                    && self.shared.durable.load(Ordering::Acquire) >= frozen.generation.last
+            }
+            _ => true,
+        }
+    }
+
+    /// The last checkpoint, and the seal that says nothing may change from here on. Every commit must be durable and
+    /// nothing admitted any more.
+    pub(super) fn close(mut self) -> Result<(), StoreError> {
+        while !matches!(self.stage, Stage::Idle) {
+            match self.step() {
+                Step::Worked => {}
+                Step::Idle => {
+                    return Err(StoreError::Full { path: "the engine".into(), what: "a checkpoint".into() });
+                }
+                Step::Failed => return Err(self.shared.failure().unwrap_or(StoreError::Closed)),
+            }
+        }
+        let frozen = self.shared.admission().freeze();
+        let last = frozen.generation.last;
+        self.stage = Stage::Frozen(frozen);
+        while !matches!(self.stage, Stage::Idle) {
+            if self.step() != Step::Worked {
+                return Err(self.shared.failure().unwrap_or(StoreError::Closed));
+            }
+        }
+        let seal = self.shared.close_engine()?;
+        self.manifest.high_water = last;
+        self.manifest.clean = Some(super::manifest::CleanClose { last, seal });
+        self.manifest.write(&*self.shared.segments.medium, &self.shared.segments.root)
+    }
+}

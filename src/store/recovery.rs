@@ -1,0 +1,508 @@
+//! From the files of a store to its state in memory: finds or makes the store, checks that nothing durable is missing,
+//! replays the journal over the engine, and opens a new segment behind what was found.
+//!
+//! # Invariants
+//! - Nothing on disk is changed before everything needed has verified, but what an unclean exit left unfinished.
+//! - The journal continues from the engine's number without a gap, and reaches the manifest's high-water mark.
+//! - A torn tail is cut only where nothing later verifies; recovery never appends to a segment it found.
+//! - Running it again after a crash at any point inside it comes to the same state.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::admission::{Admission, Bounds, Limits, MailboxState};
+use super::census::Census;
+use super::checkpoint::Writer;
+use super::cursor::Cursor;
+use super::disk::Disk;
+use super::engine::{Engine, EngineKind};
+use super::fault::StoreError;
+use super::group::{self, Replayed};
+use super::journal::{Journal, Segments, Tail};
+use super::keys::{self, LANES, LogId, MailboxId};
+use super::manifest::{self, Manifest};
+use super::medium::Medium;
+use super::sealed;
+use super::segment::{self, FORMAT, SegmentBytes, SegmentHeader};
+use super::simulated::SimulatedDisk;
+use super::sled::SledKind;
+
+/// Where a store lives.
+#[derive(Clone)]
+pub(crate) struct Place {
+    /// For messages; the medium's names are relative to it.
+    pub(crate) root: PathBuf,
+    pub(crate) medium: Arc<dyn Medium>,
+    pub(crate) engine: Arc<dyn EngineKind>,
+}
+
+/// An open store that nobody drives yet.
+pub(super) struct Recovered {
+    pub(super) admission: Admission,
+    pub(super) engine: Box<dyn Engine>,
+    pub(super) journal: Journal,
+    pub(super) segments: Arc<Segments>,
+    pub(super) manifest: Manifest,
+    pub(super) census: Census,
+    pub(super) report: Report,
+}
+
+/// What recovery did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Report {
+    pub(crate) commits: u64,
+    pub(crate) cut: u64,
+    pub(crate) clean: bool,
+}
+
+const CREATING: &str = "CREATING";
+const JOURNAL: &str = "journal";
+
+/// Opens the store at `place`, making it when there is none.
+pub(super) fn open(
+    place: &Place,
+    bounds: Bounds,
+    segment_size: u64,
+    spares: usize,
+) -> Result<Recovered, StoreError> {
+    finish_or_undo_creation(place)?;
+    let manifest = match Manifest::read(&*place.medium, &place.root)? {
+        Some(manifest) => manifest,
+        None => create(place, segment_size)?,
+    };
+    let (engine, census, manifest, clean) = open_engine(place, manifest)?;
+    let segments = Segments::new(place.medium.clone(), place.root.clone(), segment_size, bounds.batch as u64);
+    let mut replay = Replay {
+        place,
+        manifest: &manifest,
+        engine: &*engine,
+        admission: Admission::new(bounds, manifest.checkpoint),
+        census,
+        report: Report { clean: clean.is_some(), ..Report::default() },
+    };
+    let tail = replay.journal(&segments, clean)?;
+    let Replay { mut admission, census, report, .. } = replay;
+    admission.last = tail.last;
+    admission.epoch_first = super::admission::next_epoch(tail.last);
+    segments.adopt_spares()?;
+    while segments.spares() < spares {
+        segments.make_spare()?;
+    }
+    let segments = Arc::new(segments);
+    let journal = Journal::open(segments.clone(), manifest.store, tail, admission.epoch_first)?;
+    admission.room = segments.room();
+    Ok(Recovered { admission, engine, journal, segments, manifest, census, report })
+}
+
+/// A creation that did not finish accepted nothing: what is there of it is removed.
+fn finish_or_undo_creation(place: &Place) -> Result<(), StoreError> {
+    let medium = &*place.medium;
+    let undo = || {
+        if !medium.list("")?.iter().any(|name| name == CREATING) {
+            return Ok(());
+        }
+        for file in list_or_empty(medium, JOURNAL)? {
+            medium.remove(&format!("{JOURNAL}/{file}"))?;
+        }
+        for file in medium.list("")?.iter().filter(|file| file.starts_with(manifest::NAME)) {
+            medium.remove(file)?;
+        }
+        place.engine.remove().map_err(|error| std::io::Error::other(error.to_string()))?;
+        medium.remove(CREATING)?;
+        medium.sync_dir("")
+    };
+    undo().map_err(|source| {
+        StoreError::io(&place.root, "removing a store whose creation did not finish", source)
+    })
+}
+
+fn list_or_empty(medium: &dyn Medium, dir: &str) -> std::io::Result<Vec<String>> {
+    match medium.list(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        listed => listed,
+    }
+}
+
+fn create(place: &Place, segment_size: u64) -> Result<Manifest, StoreError> {
+    refuse_foreign(place)?;
+    let medium = &*place.medium;
+    let io = |doing| move |source| StoreError::io(&place.root, doing, source);
+    let begin = || {
+        medium.create(CREATING)?;
+        medium.sync_dir("")?;
+        medium.create_dir(JOURNAL)?;
+        medium.sync_dir("")
+    };
+    begin().map_err(io("creating a store"))?;
+    drop(place.engine.create()?);
+    let manifest = Manifest {
+        format: FORMAT,
+        store: *uuid_of_a_new_store(),
+        engine: place.engine.name().into(),
+        segment_size,
+        checkpoint: 0,
+        first_segment: 1,
+        high_water: 0,
+        clean: None,
+    };
+    manifest.write(medium, &place.root)?;
+    let end = || {
+        medium.remove(CREATING)?;
+        medium.sync_dir("")
+    };
+    end().map_err(io("creating a store"))?;
+    Ok(manifest)
+}
+
+fn uuid_of_a_new_store() -> Box<[u8; 16]> {
+    use crate::clock::Clock;
+    Box::new(crate::clock::SystemClock.id().into_bytes())
+}
+
+/// Without a manifest the directory must be empty: anything else is a damaged store, or not a store.
+fn refuse_foreign(place: &Place) -> Result<(), StoreError> {
+    let listing = |source| StoreError::io(&place.root, "listing the store", source);
+    let segments = list_or_empty(&*place.medium, JOURNAL).map_err(listing)?;
+    if !segments.is_empty() || place.engine.exists()? {
+        let what = "the file is missing, but a journal or an engine is there";
+        return Err(StoreError::damaged(place.root.join(manifest::NAME), what));
+    }
+    let known = |name: &&String| !["LOCK", "MANIFEST.new", "ballast"].contains(&name.as_str());
+    match place.medium.list("").map_err(listing)?.iter().find(known) {
+        Some(name) => {
+            let what =
+                "the directory is not empty and has no MANIFEST; give the store a directory of its own"
+                    .into();
+            Err(StoreError::Foreign { path: place.root.join(name), what })
+        }
+        None => Ok(()),
+    }
+}
+
+type OpenEngine = (Box<dyn Engine>, Census, Manifest, Option<u64>);
+
+/// Verifies and opens the engine. The manifest on disk no longer claims a clean close once the engine was touched.
+fn open_engine(place: &Place, mut manifest: Manifest) -> Result<OpenEngine, StoreError> {
+    let path = place.root.join(manifest::NAME);
+    if manifest.engine != place.engine.name() {
+        let what = format!("it was written with the engine {}, not {}", manifest.engine, place.engine.name());
+        return Err(StoreError::Foreign { path, what });
+    }
+    let clean = manifest.clean.take();
+    if let Some(clean) = &clean {
+        check_journal_of_a_clean_close(place, &manifest, clean.last)?;
+    }
+    // a process that ended within this function leaves the claim of a clean close with an engine that was opened
+    let sealed = clean.is_some() && !place.engine.was_opened_since_close()?;
+    let engine = place.engine.open(clean.as_ref().map(|clean| &clean.seal))?;
+    if clean.is_some() {
+        manifest.write(&*place.medium, &place.root)?;
+    }
+    let (number, census) = Census::read(&*engine)?;
+    if number < manifest.checkpoint {
+        let path = place.root.join(place.engine.name());
+        return Err(StoreError::Truncated { path, expected: manifest.checkpoint, found: number });
+    }
+    if !sealed {
+        // what sled dropped or changed while it opened is found here
+        let counted = Census::take(&*engine)?;
+        if let Some(difference) = census.difference(&counted) {
+            return Err(StoreError::damaged(place.root.join(place.engine.name()), difference));
+        }
+    }
+    place.engine.verified()?;
+    manifest.checkpoint = number;
+    Ok((engine, census, manifest, clean.map(|clean| clean.last)))
+}
+
+/// Looked at before the manifest gives up its claim of a clean close, so that an error leaves everything as it was.
+fn check_journal_of_a_clean_close(place: &Place, manifest: &Manifest, last: u64) -> Result<(), StoreError> {
+    let segments = read_segments(place, manifest)?;
+    let tail = walk(place, manifest, &segments, |_, _, _| Ok(()))?.0;
+    match tail.last == last {
+        true => Ok(()),
+        false => {
+            Err(StoreError::Truncated { path: place.root.join(JOURNAL), expected: last, found: tail.last })
+        }
+    }
+}
+
+/// The ids of the segments that recovery needs, in order and without a gap.
+fn needed_segments(place: &Place, manifest: &Manifest) -> Result<Vec<u64>, StoreError> {
+    let path = place.root.join(JOURNAL);
+    let files = place.medium.list(JOURNAL).map_err(|e| StoreError::io(&path, "listing the journal", e))?;
+    let ids: Vec<u64> = files
+        .iter()
+        .filter_map(|file| segment::id_of(file))
+        .filter(|id| *id >= manifest.first_segment)
+        .collect();
+    for (id, expected) in ids.iter().zip(manifest.first_segment..) {
+        if *id != expected {
+            return Err(missing_segment(place, expected));
+        }
+    }
+    if ids.is_empty() && (manifest.high_water > 0 || manifest.first_segment > 1) {
+        return Err(missing_segment(place, manifest.first_segment));
+    }
+    Ok(ids)
+}
+
+fn missing_segment(place: &Place, id: u64) -> StoreError {
+    StoreError::damaged(place.root.join(segment::name(id)), "the segment is missing, and it is needed")
+}
+
+struct Segment {
+    bytes: SegmentBytes,
+    header: SegmentHeader,
+}
+
+/// Reads the needed segments. A last one without a header was being opened when the process ended: nothing was
+/// written to it, unless a group in it verifies.
+fn read_segments(place: &Place, manifest: &Manifest) -> Result<Vec<Segment>, StoreError> {
+    let ids = needed_segments(place, manifest)?;
+    let mut segments = Vec::new();
+    for (index, id) in ids.iter().enumerate() {
+        let bytes = SegmentBytes::read(&*place.medium, &place.root, *id)?;
+        let header = bytes.header()?.filter(|header| header.id == *id);
+        match header {
+            Some(header) if header.store != manifest.store => {
+                let what = "the segment belongs to another store".into();
+                return Err(StoreError::Foreign { path: bytes.path, what });
+            }
+            Some(header) => segments.push(Segment { bytes, header }),
+            None if index + 1 == ids.len()
+                && bytes.later_group(&manifest.store, segment::START, 0).is_none() => {}
+            None => return Err(StoreError::damaged(bytes.path, "its header does not verify")),
+        }
+    }
+    Ok(segments)
+}
+
+/// Walks all groups in order, checking that nothing is missing between them, and hands each to `each`. Returns the end,
+/// and how many bytes of a torn tail were found.
+fn walk(
+    place: &Place,
+    manifest: &Manifest,
+    segments: &[Segment],
+    mut each: impl FnMut(&Segment, &group::GroupHeader, std::ops::Range<usize>) -> Result<(), StoreError>,
+) -> Result<(Tail, u64), StoreError> {
+    let Some(first) = segments.first() else {
+        let nothing = Tail { segment: manifest.first_segment - 1, end: 0, last: 0 };
+        return Ok((nothing, 0));
+    };
+    let mut tail = Tail {
+        segment: first.header.previous,
+        end: first.header.previous_end,
+        last: first.header.last_before,
+    };
+    if tail.last > manifest.checkpoint {
+        let what =
+            format!("it begins after commit {}, the engine ends at {}", tail.last, manifest.checkpoint);
+        return Err(StoreError::damaged(&first.bytes.path, what));
+    }
+    let mut torn = 0;
+    for (index, segment) in segments.iter().enumerate() {
+        let SegmentHeader { previous, previous_end, last_before, .. } = segment.header;
+        if (previous, previous_end, last_before) != (tail.segment, tail.end, tail.last) {
+            let what =
+                format!("it continues commit {last_before}, but the segment before ends at {}", tail.last);
+            return Err(StoreError::damaged(&segment.bytes.path, what));
+        }
+        let end = segments.get(index + 1).map(|next| next.header.previous_end);
+        let (offset, last) = walk_segment(manifest, segment, end, &mut each)?;
+        if end.is_none() {
+            torn = torn_bytes(manifest, segment, offset);
+        }
+        tail = Tail { segment: segment.header.id, end: offset, last };
+    }
+    if tail.last < manifest.high_water {
+        let path = place.root.join(segment::name(tail.segment));
+        return Err(StoreError::Truncated { path, expected: manifest.high_water, found: tail.last });
+    }
+    Ok((tail, torn))
+}
+
+/// Walks one segment up to `end`, or up to where nothing verifies any more.
+fn walk_segment(
+    manifest: &Manifest,
+    segment: &Segment,
+    end: Option<u64>,
+    each: &mut impl FnMut(&Segment, &group::GroupHeader, std::ops::Range<usize>) -> Result<(), StoreError>,
+) -> Result<(u64, u64), StoreError> {
+    let (mut offset, mut last) = (segment::START, segment.header.last_before);
+    let mut next = segment.header.first;
+    while end.is_none_or(|end| offset < end) {
+        let Some((header, body)) = segment.bytes.group(&manifest.store, offset, next) else {
+            break;
+        };
+        each(segment, &header, body)?;
+        last = header.last();
+        next = last + 1;
+        offset = segment::after(offset, &header);
+    }
+    if let Some(end) = end.filter(|end| *end != offset) {
+        let what =
+            format!("the group at byte {offset} does not verify, and the segment is whole up to byte {end}");
+        return Err(StoreError::damaged(&segment.bytes.path, what));
+    }
+    if end.is_none()
+        && let Some(later) = segment.bytes.later_group(&manifest.store, offset, next)
+    {
+        let what = format!(
+            "the group at byte {offset} (commit {next}) does not verify, but commit {} after it does",
+            later.first
+        );
+        return Err(StoreError::damaged(&segment.bytes.path, what));
+    }
+    Ok((offset, last))
+}
+
+/// Bytes of a group that was begun at the end: what is neither zero nor of an older segment cannot be told apart
+/// cheaply, so only a header of this segment counts.
+fn torn_bytes(manifest: &Manifest, segment: &Segment, offset: u64) -> u64 {
+    let _ = manifest;
+    let at = usize::try_from(offset).unwrap_or(usize::MAX);
+    let header = segment.bytes.bytes.get(at..at.saturating_add(group::HEADER)).unwrap_or(&[]);
+    match (group::u64_at(header, 8), group::u32_at(header, 36)) {
+        (Some(id), Some(len)) if id == segment.header.id => u64::from(len) + group::HEADER as u64,
+        _ => 0,
+    }
+}
+
+/// Replays the journal over the engine.
+struct Replay<'a> {
+    place: &'a Place,
+    manifest: &'a Manifest,
+    engine: &'a dyn Engine,
+    admission: Admission,
+    census: Census,
+    report: Report,
+}
+
+impl Replay<'_> {
+    fn journal(&mut self, segments: &Segments, clean: Option<u64>) -> Result<Tail, StoreError> {
+        let found = read_segments(self.place, self.manifest)?;
+        let (place, manifest) = (self.place, self.manifest);
+        let mut lasts = Vec::new();
+        let (tail, cut) = walk(place, manifest, &found, |segment, header, body| {
+            lasts.push((segment.header.id, header.last()));
+            self.group(segment, header, body)
+        })?;
+        if tail.last < manifest.checkpoint {
+            let path = place.root.join(JOURNAL);
+            return Err(StoreError::Truncated { path, expected: manifest.checkpoint, found: tail.last });
+        }
+        debug_assert!(clean.is_none_or(|last| last == tail.last));
+        self.report.cut = cut;
+        for segment in &found {
+            let last = lasts.iter().rev().find(|(id, _)| *id == segment.header.id).map(|(_, last)| *last);
+            segments.found(segment.header.id, last.unwrap_or(segment.header.last_before));
+        }
+        self.clear_the_way(tail)?;
+        Ok(tail)
+    }
+
+    /// Segments that recovery did not need, and one that was being opened, would be in the way of new ones.
+    fn clear_the_way(&self, tail: Tail) -> Result<(), StoreError> {
+        let medium = &*self.place.medium;
+        let clear = || {
+            for file in medium.list(JOURNAL)? {
+                let id = segment::id_of(&file);
+                if id.is_some_and(|id| id < self.manifest.first_segment || id > tail.segment) {
+                    medium.remove(&format!("{JOURNAL}/{file}"))?;
+                }
+            }
+            medium.sync_dir(JOURNAL)
+        };
+        clear().map_err(|e| StoreError::io(self.place.root.join(JOURNAL), "removing segments not needed", e))
+    }
+
+    fn group(
+        &mut self,
+        segment: &Segment,
+        header: &group::GroupHeader,
+        body: std::ops::Range<usize>,
+    ) -> Result<(), StoreError> {
+        if header.last() <= self.manifest.checkpoint {
+            return Ok(());
+        }
+        let body = segment.bytes.bytes[body].to_vec();
+        let mut ops = Vec::new();
+        let read = group::decode_commits(&body, header.commits, |commit, op| ops.push((commit, op)));
+        if read.is_none() {
+            let what = format!("the commits from {} on verify but cannot be read", header.first);
+            return Err(StoreError::damaged(&segment.bytes.path, what));
+        }
+        let checkpoint = self.manifest.checkpoint;
+        ops.retain(|(commit, _)| header.first + u64::from(*commit) > checkpoint);
+        for (_, op) in &ops {
+            if let Replayed::Append { log, .. } | Replayed::Settle { log, .. } = op {
+                self.load(log.mailbox)?;
+            }
+        }
+        self.report.commits += u64::from(header.commits);
+        self.admission.replay(header, body, ops);
+        self.spill()
+    }
+
+    fn load(&mut self, mailbox: MailboxId) -> Result<(), StoreError> {
+        if !self.admission.mailboxes.contains_key(&mailbox) {
+            let lanes = load_cursors(self.engine, mailbox)?;
+            self.admission.mailboxes.insert(mailbox, MailboxState::new(lanes, UNLIMITED));
+        }
+        Ok(())
+    }
+
+    /// A journal longer than the overlay may be is moved to the engine on the way.
+    fn spill(&mut self) -> Result<(), StoreError> {
+        if self.admission.active.bytes() < self.admission.bounds.overlay {
+            return Ok(());
+        }
+        let frozen = self.admission.freeze();
+        let before = Census::read(self.engine)?.0;
+        self.census = Writer::new(frozen, self.census.clone(), before).write_all(self.engine)?;
+        self.admission.drop_frozen();
+        Ok(())
+    }
+}
+
+/// Until somebody opens the mailbox and says otherwise.
+pub(super) const UNLIMITED: Limits = Limits { count: u64::MAX, bytes: u64::MAX };
+
+/// A mailbox's cursors as the engine has them; empty ones when it has none.
+pub(super) fn load_cursors(engine: &dyn Engine, mailbox: MailboxId) -> Result<[Cursor; LANES], StoreError> {
+    let mut lanes: [Cursor; LANES] = Default::default();
+    for (cursor, lane) in lanes.iter_mut().zip(0..) {
+        let key = keys::cursor(LogId { mailbox, lane });
+        if let Some(sealed) = engine.get(&key)? {
+            let value = sealed::unseal(engine, &key, sealed)?;
+            *cursor = Cursor::decode(&value).ok_or_else(|| sealed::damaged(&key, "is no cursor"))?;
+        }
+    }
+    if cfg!(steadfast_bug = "forget_drained_positions") {
+        lanes.iter_mut().filter(|lane| lane.waiting() == 0).for_each(|lane| *lane = Cursor::default());
+    }
+    Ok(lanes)
+}
+
+impl Place {
+    /// A directory of real files, with sled as the engine.
+    pub(super) fn directory(root: &Path) -> Self {
+        Place {
+            root: root.into(),
+            medium: Arc::new(Disk::new(root)),
+            engine: Arc::new(SledKind {
+                path: root.join("sled"),
+                rescue: root.join("rescue"),
+                time_limit: Duration::from_secs(120),
+                cache_bytes: 64 << 20,
+            }),
+        }
+    }
+
+    /// A simulated disk, with an engine in memory.
+    pub(super) fn simulated(disk: &SimulatedDisk) -> Self {
+        Place { root: "memory".into(), medium: disk.medium(), engine: disk.engine_kind() }
+    }
+}

@@ -1,0 +1,142 @@
+//! One file of the journal: its header, and reading its groups back. A segment is pre-written and recycled, so old bytes
+//! behind its end are expected; only groups of this store and this segment id, in order, count.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::fault::StoreError;
+use super::group::{self, GroupHeader, u32_at, u64_at};
+use super::medium::{Medium, MediumFile};
+
+/// Where the groups begin.
+pub(super) const START: u64 = 4096;
+/// The format version written here; see `docs/format.md`.
+pub(super) const FORMAT: u32 = 1;
+const MAGIC: [u8; 8] = *b"SFSEGMT1";
+const HEADER: usize = 84;
+
+/// What a segment's header says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SegmentHeader {
+    pub(super) store: [u8; 16],
+    pub(super) id: u64,
+    /// The segment before, 0 when there is none, and where it ended.
+    pub(super) previous: u64,
+    pub(super) previous_end: u64,
+    /// The last commit before this segment and the first in it.
+    pub(super) last_before: u64,
+    pub(super) first: u64,
+    pub(super) size: u64,
+}
+
+impl SegmentHeader {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut bytes = vec![0; START as usize];
+        bytes[0..8].copy_from_slice(&MAGIC);
+        bytes[12..16].copy_from_slice(&FORMAT.to_be_bytes());
+        bytes[16..32].copy_from_slice(&self.store);
+        let numbers = [self.id, self.previous, self.previous_end, self.last_before, self.first, self.size];
+        for (at, number) in (32..).step_by(8).zip(numbers) {
+            bytes[at..at + 8].copy_from_slice(&number.to_be_bytes());
+        }
+        let crc = crc32fast::hash(&bytes[12..HEADER]);
+        bytes[8..12].copy_from_slice(&crc.to_be_bytes());
+        bytes
+    }
+
+    /// The header at the start of `bytes`; `None` when it does not verify. A newer format is an error of its own.
+    pub(super) fn decode(path: PathBuf, bytes: &[u8]) -> Result<Option<Self>, StoreError> {
+        let fields = || {
+            let whole =
+                bytes.get(0..8)? == MAGIC && crc32fast::hash(bytes.get(12..HEADER)?) == u32_at(bytes, 8)?;
+            let store = bytes.get(16..32)?.try_into().ok()?;
+            let number = |index: usize| u64_at(bytes, 32 + index * 8);
+            whole.then_some(())?;
+            let header = SegmentHeader {
+                store,
+                id: number(0)?,
+                previous: number(1)?,
+                previous_end: number(2)?,
+                last_before: number(3)?,
+                first: number(4)?,
+                size: number(5)?,
+            };
+            Some((u32_at(bytes, 12)?, header))
+        };
+        match fields() {
+            Some((found, _)) if found > FORMAT => Err(StoreError::Newer { path, found, known: FORMAT }),
+            Some((_, header)) => Ok(Some(header)),
+            None => Ok(None),
+        }
+    }
+}
+
+/// The file name of a segment, relative to the store.
+pub(super) fn name(id: u64) -> String {
+    format!("journal/{id:016x}.seg")
+}
+
+/// The id in a segment's file name, without its directory.
+pub(super) fn id_of(file: &str) -> Option<u64> {
+    u64::from_str_radix(file.strip_suffix(".seg")?, 16).ok()
+}
+
+/// A segment's bytes, read whole: recovery looks at every one of them.
+pub(super) struct SegmentBytes {
+    pub(super) id: u64,
+    pub(super) path: PathBuf,
+    pub(super) bytes: Vec<u8>,
+}
+
+/// Where reading a segment stopped, and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct End {
+    pub(super) offset: u64,
+    pub(super) last: u64,
+}
+
+impl SegmentBytes {
+    pub(super) fn read(medium: &dyn Medium, root: &std::path::Path, id: u64) -> Result<Self, StoreError> {
+        let name = name(id);
+        let path = root.join(&name);
+        let read = || {
+            let file: Arc<dyn MediumFile> = medium.open(&name)?;
+            let mut bytes = vec![0; usize::try_from(file.len()?).unwrap_or(0)];
+            file.read_at(0, &mut bytes)?;
+            Ok(bytes)
+        };
+        let bytes = read().map_err(|source| StoreError::io(&path, "reading a journal segment", source))?;
+        Ok(SegmentBytes { id, path, bytes })
+    }
+
+    pub(super) fn header(&self) -> Result<Option<SegmentHeader>, StoreError> {
+        SegmentHeader::decode(self.path.clone(), &self.bytes)
+    }
+
+    /// The group at `offset` when it verifies and begins with commit `next`.
+    pub(super) fn group(
+        &self,
+        store: &[u8; 16],
+        offset: u64,
+        next: u64,
+    ) -> Option<(GroupHeader, std::ops::Range<usize>)> {
+        let start = usize::try_from(offset).ok()?;
+        let (header, body) = GroupHeader::verify(store, self.id, self.bytes.get(start..)?)?;
+        let in_order = header.first == next || cfg!(steadfast_bug = "replay_stale_group");
+        in_order.then_some((header, start + body.start..start + body.end))
+    }
+
+    /// The first whole group of this segment after `offset`: it proves that what lies before it was durable.
+    pub(super) fn later_group(&self, store: &[u8; 16], offset: u64, next: u64) -> Option<GroupHeader> {
+        let start = usize::try_from(offset).ok()?;
+        (start..self.bytes.len()).step_by(8).find_map(|at| {
+            let (header, _) = GroupHeader::verify(store, self.id, &self.bytes[at..])?;
+            (header.first > next).then_some(header)
+        })
+    }
+}
+
+/// Where the group after one that starts at `offset` begins.
+pub(super) fn after(offset: u64, header: &GroupHeader) -> u64 {
+    offset + group::padded(header.len as usize) as u64
+}

@@ -1,0 +1,7 @@
+include!("common.rs");
+
+struct Plain;
+
+actor!(Takes, (Letter<0>, Plain));
+
+fn main() {}

@@ -1,0 +1,9 @@
+include!("common.rs");
+
+actor!(Takes, (Letter<0>,));
+
+fn sends(actor: &ActorRef<Takes>) {
+    actor.tell(Letter::<33>);
+}
+
+fn main() {}

@@ -229,7 +229,7 @@ impl<M: Message> List for M {
     const LEN: usize = 1;
 
     fn describe(out: &mut Vec<MessageKind>) {
-        let shape = codec::shape::fingerprint::<M>().unwrap_or(UNTRACED);
+        let shape = codec::fingerprint::<M>().unwrap_or(UNTRACED);
         out.push(MessageKind { name: M::NAME, version: M::VERSION, shape });
     }
 

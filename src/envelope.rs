@@ -24,6 +24,8 @@
 //! - The body has no length of its own: whoever stores an envelope knows where it ends.
 //! - [`open`] copies nothing, and reserves memory only for a list of headers.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -51,6 +53,39 @@ const NAME: &str = "the message name, in bytes";
 const COUNT: &str = "the number of headers";
 const KEY: &str = "the key of a header, in bytes";
 const VALUE: &str = "the value of a header, in bytes";
+
+/// The identity of one message, the same through every retry and restart.
+///
+/// Ids of messages sent from outside are UUIDs of version 7. Ids of messages sent in a turn are derived (UUID version 5)
+/// from the message that was handled, so that a turn that is run again sends the same ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct MessageId([u8; 16]);
+
+impl MessageId {
+    pub(crate) fn of(id: Uuid) -> Self {
+        MessageId(id.into_bytes())
+    }
+
+    /// The id's 16 bytes, as of a UUID.
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+
+    /// From the 16 bytes of [`MessageId::as_bytes`].
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        MessageId(bytes)
+    }
+
+    pub(crate) fn uuid(self) -> Uuid {
+        Uuid::from_bytes(self.0)
+    }
+}
+
+impl fmt::Display for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.uuid().fmt(f)
+    }
+}
 
 /// Text that travels with a message: trace ids, tenants, whatever the receiver or an edge should know beside
 /// the message itself. Each key stands once; the order is that of the first insertion.

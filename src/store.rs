@@ -44,7 +44,7 @@ mod ticket;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -54,6 +54,7 @@ pub(crate) use self::admission::{Admitted, Limits, Origin, Refusal, Urgency};
 pub(crate) use self::batch::{Batch, Condition, Seen};
 use self::checkpoint::Checkpointer;
 use self::committer::Committer;
+pub(crate) use self::driver::Driven;
 use self::engine::Engine;
 pub use self::fault::StoreError;
 use self::journal::Segments;
@@ -62,7 +63,8 @@ pub(crate) use self::overlay::Slice;
 pub(crate) use self::read::{Letter, Letters, Peek};
 pub(crate) use self::recovery::{Place, Report};
 pub(crate) use self::simulated::SimulatedDisk;
-use self::ticket::{Completion, Slot, Ticket};
+pub(crate) use self::ticket::Slot;
+use self::ticket::{Completion, Ticket};
 use crate::observe::{Event, Observer};
 
 /// Sizes of a store.
@@ -359,16 +361,33 @@ impl Store {
 
     async fn wait_durable(&self, number: u64, ticket: &Ticket) -> Result<(), StoreError> {
         let mut slot = Slot::default();
-        let completion = std::future::poll_fn(|cx| {
-            if self.shared.durable.load(Ordering::Acquire) >= number {
-                return Poll::Ready(Completion::Durable);
-            }
-            ticket.poll(cx, &mut slot)
-        });
-        match completion.await {
+        std::future::poll_fn(|cx| self.poll_ticket(number, ticket, &mut slot, cx)).await
+    }
+
+    /// As [`Store::durable`], for a future written by hand.
+    pub(crate) fn poll_durable(
+        &self,
+        admitted: &Admitted,
+        slot: &mut Slot,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), StoreError>> {
+        self.poll_ticket(admitted.number, &admitted.ticket, slot, cx)
+    }
+
+    fn poll_ticket(
+        &self,
+        number: u64,
+        ticket: &Ticket,
+        slot: &mut Slot,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), StoreError>> {
+        if self.shared.durable.load(Ordering::Acquire) >= number {
+            return Poll::Ready(Ok(()));
+        }
+        ticket.poll(cx, slot).map(|completion| match completion {
             Completion::Durable => Ok(()),
             Completion::Failed => Err(self.shared.failure().unwrap_or(StoreError::Closed)),
-        }
+        })
     }
 
     /// The last durable commit number.
@@ -443,6 +462,21 @@ impl Store {
         let admission = self.shared.admission();
         let state = admission.mailboxes.get(&mailbox)?;
         state.is_over_limit().then(|| state.room.clone())
+    }
+
+    /// Wakes one more sender that waits for room, if there is some.
+    pub(crate) fn pass_room_on(&self, mailbox: MailboxId) {
+        let admission = self.shared.admission();
+        if let Some(state) = admission.mailboxes.get(&mailbox).filter(|state| !state.is_over_limit()) {
+            state.room.notify_one();
+        }
+    }
+
+    /// Whether the letter at a position still waits.
+    pub(crate) fn is_waiting(&self, log: LogId, position: u64) -> bool {
+        let admission = self.shared.admission();
+        let state = admission.mailboxes.get(&log.mailbox);
+        state.is_some_and(|state| state.lanes[usize::from(log.lane)].is_waiting(position))
     }
 
     /// Messages waiting in a loaded mailbox, and their bytes.

@@ -2,6 +2,6 @@
 //! std's; the code that uses them is the same production code.
 
 #[cfg(steadfast_loom)]
-pub(crate) use loom::sync::{Arc, Mutex, atomic};
+pub(crate) use loom::sync::{Arc, Mutex};
 #[cfg(not(steadfast_loom))]
-pub(crate) use std::sync::{Arc, Mutex, atomic};
+pub(crate) use std::sync::{Arc, Mutex};

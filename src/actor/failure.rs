@@ -9,6 +9,8 @@ use std::error::Error;
 use std::fmt::{self, Display, Write};
 use std::time::Duration;
 
+use crate::policy::Wish;
+
 /// Longest text kept of a failure, in bytes.
 pub(crate) const MAX_TEXT: usize = 4096;
 
@@ -33,19 +35,6 @@ const MAX_LINKS: usize = 32;
 pub struct Failure {
     text: String,
     wish: Wish,
-}
-
-/// What the handler asks for; the policy decides.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wish {
-    /// Whatever the policy says about one more failed attempt.
-    Retry,
-    /// Another attempt, not before this long from now.
-    RetryAfter(Duration),
-    /// No further attempt.
-    Terminal,
-    /// Another attempt after the least delay, without this one being counted.
-    Release,
 }
 
 impl Failure {

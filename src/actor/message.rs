@@ -14,6 +14,8 @@ use serde::{Deserialize, Serialize};
 use super::context::Context;
 use super::failure::Failure;
 use super::list::MessageList;
+use super::state::State;
+use super::worker::MailboxOptions;
 use crate::codec;
 
 /// Something that can be sent to an actor and stored until it is handled.
@@ -70,6 +72,16 @@ pub trait Actor: Sized + Send + 'static {
     const NAME: &'static str;
     /// What can be sent to it.
     type Messages: MessageList<Self>;
+
+    /// How the actor's state is stored. Default: in [cells](State::cells).
+    fn state() -> State<Self> {
+        State::cells()
+    }
+
+    /// How the mailbox behaves; see [`MailboxOptions`].
+    fn mailbox() -> MailboxOptions {
+        MailboxOptions::new()
+    }
 }
 
 /// How an actor handles one of its messages. Written as an `async fn`:

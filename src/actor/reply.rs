@@ -14,7 +14,9 @@ use serde::Serialize;
 use tokio::sync::oneshot;
 
 use super::failure::Failure;
+use crate::clock::Timestamp;
 use crate::codec;
+use crate::store::Admitted;
 
 /// Why an asker gets no reply.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -25,16 +27,26 @@ pub(crate) enum ReplyLost {
     /// The actor ended before it came to the message.
     #[error("the actor stopped")]
     Stopped,
+    /// The message waits behind one that is tried again at this time.
+    #[error("the mailbox is blocked until {0}")]
+    Blocked(Timestamp),
 }
 
 /// What the asker waits on.
-pub(crate) type ReplyWait<R> = oneshot::Receiver<Result<R, ReplyLost>>;
+pub(crate) type ReplyWait<R> = oneshot::Receiver<Result<Replied<R>, ReplyLost>>;
+
+/// A reply, and the commit that must be durable before it may leave the process.
+#[derive(Debug, Clone)]
+pub(crate) struct Replied<R> {
+    pub(crate) reply: R,
+    pub(crate) commit: Option<Admitted>,
+}
 
 /// Where the handler's reply is put.
 pub struct ReplySlot<R>(Arc<Mutex<Pending<R>>>);
 
 struct Pending<R> {
-    asker: Option<oneshot::Sender<Result<R, ReplyLost>>>,
+    asker: Option<oneshot::Sender<Result<Replied<R>, ReplyLost>>>,
     reply: Option<R>,
 }
 
@@ -113,9 +125,9 @@ impl Answered {
 
     /// Lets the reply go to its asker. For after the turn was committed, and durable as far as the reply
     /// promises.
-    pub(crate) fn release(self) {
+    pub(crate) fn release(self, commit: Option<Admitted>) {
         if let Some(asker) = self.asker {
-            asker.0.release();
+            asker.0.release(commit);
         }
     }
 }
@@ -134,17 +146,17 @@ fn encoded<R: Serialize>(reply: &R) -> Result<Vec<u8>, Failure> {
 }
 
 trait Waiting: Any + Send + Sync {
-    fn release(&self);
+    fn release(&self, commit: Option<Admitted>);
     fn lose(&self, why: ReplyLost);
     fn is_gone(&self) -> bool;
 }
 
 impl<R: Send + 'static> Waiting for Mutex<Pending<R>> {
-    fn release(&self) {
+    fn release(&self, commit: Option<Admitted>) {
         let mut pending = lock(self);
         if let (Some(reply), Some(asker)) = (pending.reply.take(), pending.asker.take()) {
             // the asker may have gone away; the turn stands
-            let _ = asker.send(Ok(reply));
+            let _ = asker.send(Ok(Replied { reply, commit }));
         }
     }
 
@@ -172,8 +184,8 @@ mod tests {
         let (slot, mut wait) = ReplySlot::new();
         let answered = Answered::new(7u32, Some(slot), KeepReply::No).unwrap();
         assert!(wait.try_recv().is_err());
-        answered.release();
-        assert_eq!(wait.try_recv(), Ok(Ok(7)));
+        answered.release(None);
+        assert_eq!(wait.try_recv().unwrap().unwrap().reply, 7);
     }
 
     #[test]
@@ -183,8 +195,8 @@ mod tests {
         drop(Answered::new(7u32, Some(slot), KeepReply::No).unwrap());
         assert!(!asker.is_gone());
         let again = ReplySlot::of(&asker);
-        Answered::new(8u32, again, KeepReply::No).unwrap().release();
-        assert_eq!(wait.try_recv(), Ok(Ok(8)));
+        Answered::new(8u32, again, KeepReply::No).unwrap().release(None);
+        assert_eq!(wait.try_recv().unwrap().unwrap().reply, 8);
         assert!(asker.is_gone());
     }
 
@@ -193,8 +205,8 @@ mod tests {
         let (slot, mut wait) = ReplySlot::<u32>::new();
         let asker = slot.asker();
         asker.lose(ReplyLost::Stopped);
-        Answered::new(7, Some(slot), KeepReply::No).unwrap().release();
-        assert_eq!(wait.try_recv(), Ok(Err(ReplyLost::Stopped)));
+        Answered::new(7, Some(slot), KeepReply::No).unwrap().release(None);
+        assert_eq!(wait.try_recv().unwrap().unwrap_err(), ReplyLost::Stopped);
     }
 
     #[test]
@@ -204,7 +216,7 @@ mod tests {
         assert!(slot.asker().is_gone());
         let (slot, mut wait) = ReplySlot::<u32>::new();
         drop(slot);
-        assert_eq!(wait.try_recv(), Err(oneshot::error::TryRecvError::Closed));
+        assert_eq!(wait.try_recv().unwrap_err(), oneshot::error::TryRecvError::Closed);
     }
 
     #[test]

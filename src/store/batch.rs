@@ -122,3 +122,44 @@ impl Batch {
         }
     }
 }
+
+impl Batch {
+    /// The keys this batch has conditions on.
+    pub(crate) fn keys_in_conditions(&self) -> Vec<Vec<u8>> {
+        let key = |condition: &Condition| match condition {
+            Condition::Absent { key, .. } | Condition::Present { key, .. } => Some(key.clone()),
+            _ => None,
+        };
+        self.conditions.iter().filter_map(key).collect()
+    }
+
+    /// Notes what the engine says of a key now.
+    pub(crate) fn seen(&mut self, read: &[u8], now: Seen) {
+        for condition in &mut self.conditions {
+            if let Condition::Absent { key, seen } | Condition::Present { key, seen } = condition
+                && key == read
+            {
+                *seen = Some(now);
+            }
+        }
+    }
+
+    /// The envelope of the first append.
+    pub(crate) fn appended(&self) -> Option<&[u8]> {
+        let appended = |op: &Op| match op {
+            Op::Append { envelope, .. } => Some(envelope.clone()),
+            _ => None,
+        };
+        self.bytes.get(self.ops.iter().find_map(appended)?)
+    }
+
+    /// The length of the first append's envelope.
+    pub(crate) fn appended_len(&self) -> u32 {
+        self.appended().map_or(0, |envelope| envelope.len() as u32)
+    }
+
+    /// Bytes of envelopes and values so far.
+    pub(crate) fn bytes_len(&self) -> usize {
+        self.bytes.len()
+    }
+}

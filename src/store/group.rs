@@ -24,11 +24,6 @@ impl GroupHeader {
         self.first + u64::from(self.commits) - 1
     }
 
-    /// Bytes of the whole group with its padding.
-    pub(super) fn padded(&self) -> usize {
-        padded(self.len as usize)
-    }
-
     /// The header's bytes, with the checksum over itself and `body`.
     pub(super) fn encode(self, store: &[u8; 16], body: &[u8]) -> [u8; HEADER] {
         let mut header = [0; HEADER];

@@ -12,6 +12,8 @@ pub(crate) mod class {
     pub(crate) const ATTEMPTS: u8 = 0x31;
     pub(crate) const MARK: u8 = 0x32;
     pub(crate) const MARK_AGE: u8 = 0x33;
+    pub(crate) const MAP: u8 = 0x34;
+    pub(crate) const LIST: u8 = 0x35;
     pub(crate) const SCHEDULE: u8 = 0x40;
     pub(crate) const SCHEDULED: u8 = 0x41;
     pub(crate) const DEAD: u8 = 0x50;
@@ -86,20 +88,29 @@ pub(crate) fn page(log: LogId, first: u64) -> Vec<u8> {
     Key::new(class::PAGE).log(log).u64(first).0
 }
 
-/// The first position of the page with this key.
-pub(crate) fn page_first(key: &[u8]) -> Option<u64> {
-    (key.first() == Some(&class::PAGE)).then(|| trailing_u64(key)).flatten()
-}
-
 /// All of a mailbox's cells, or one cell, or one entry of a map cell.
 pub(crate) fn cells(mailbox: MailboxId) -> Vec<u8> {
     Key::new(class::CELL).u32(mailbox).0
 }
 
 pub(crate) fn cell(mailbox: MailboxId, name: &str, entry: &[u8]) -> Vec<u8> {
-    // cell names are limited to 64 bytes where cells are declared
+    named(class::CELL, mailbox, name, entry)
+}
+
+/// An entry of a map cell, or with an empty `entry` what all of the map's keys begin with.
+pub(crate) fn map_entry(mailbox: MailboxId, name: &str, entry: &[u8]) -> Vec<u8> {
+    named(class::MAP, mailbox, name, entry)
+}
+
+/// An entry of a list cell, or with an empty `entry` the list's ends.
+pub(crate) fn list_entry(mailbox: MailboxId, name: &str, entry: &[u8]) -> Vec<u8> {
+    named(class::LIST, mailbox, name, entry)
+}
+
+fn named(class: u8, mailbox: MailboxId, name: &str, entry: &[u8]) -> Vec<u8> {
+    // cell names are limited to 64 bytes where cells are used
     let len = u8::try_from(name.len()).unwrap_or(u8::MAX);
-    Key::new(class::CELL).u32(mailbox).u8(len).bytes(name.as_bytes()).bytes(entry).0
+    Key::new(class).u32(mailbox).u8(len).bytes(name.as_bytes()).bytes(entry).0
 }
 
 pub(crate) fn attempts(mailbox: MailboxId, id: [u8; 16]) -> Vec<u8> {
@@ -144,11 +155,6 @@ pub(crate) fn after_prefix(prefix: &[u8]) -> Vec<u8> {
         }
     }
     vec![u8::MAX; 32]
-}
-
-/// The key's last eight bytes as a number.
-pub(crate) fn trailing_u64(key: &[u8]) -> Option<u64> {
-    key.last_chunk::<8>().map(|bytes| u64::from_be_bytes(*bytes))
 }
 
 #[cfg(test)]

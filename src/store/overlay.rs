@@ -29,6 +29,11 @@ impl Slice {
         Slice { bytes, range }
     }
 
+    /// No bytes.
+    pub(crate) fn empty() -> Self {
+        Slice { bytes: Arc::default(), range: 0..0 }
+    }
+
     pub(super) fn copied(bytes: &[u8]) -> Self {
         Slice { range: 0..bytes.len(), bytes: Arc::new(bytes.to_vec()) }
     }

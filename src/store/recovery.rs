@@ -502,7 +502,7 @@ impl Place {
     }
 
     /// A simulated disk, with an engine in memory.
-    pub(super) fn simulated(disk: &SimulatedDisk) -> Self {
+    pub(crate) fn simulated(disk: &SimulatedDisk) -> Self {
         Place { root: "memory".into(), medium: disk.medium(), engine: disk.engine_kind() }
     }
 }

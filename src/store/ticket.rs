@@ -81,7 +81,7 @@ fn lock(state: &Mutex<State>) -> impl std::ops::DerefMut<Target = State> + '_ {
 #[cfg(all(test, steadfast_loom))]
 mod loom_tests {
     use super::*;
-    use crate::sync::atomic::{AtomicBool, Ordering};
+    use loom::sync::atomic::{AtomicBool, Ordering};
 
     #[test]
     fn loom_every_waiter_of_a_group_is_released_by_its_completion_and_not_before() {

@@ -1,0 +1,70 @@
+//! What a sender holds of a message that was taken.
+
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::runtime::{Ended, Handled, Runtime};
+use super::send::Sent;
+use crate::envelope::MessageId;
+use crate::store::StoreError;
+
+/// A message that was taken by [`submit`](crate::Tell::submit): it is in the mailbox, and here is how to wait for more.
+pub struct Receipt {
+    runtime: Arc<Runtime>,
+    sent: Sent,
+    ended: oneshot::Receiver<Ended>,
+}
+
+impl Receipt {
+    pub(super) fn new(runtime: Arc<Runtime>, sent: Sent, ended: oneshot::Receiver<Ended>) -> Self {
+        Receipt { runtime, sent, ended }
+    }
+
+    /// The message's id.
+    pub fn id(&self) -> MessageId {
+        self.sent.id
+    }
+
+    /// Waits until the message is on disk, synced. A volatile message never is: for it this returns at once.
+    ///
+    /// # Errors
+    /// The store failed; whether the message will be found after a restart is not known.
+    pub async fn durable(&self) -> Result<(), StoreError> {
+        match &self.sent.commit {
+            Some(commit) => self.runtime.ledger.durable(commit).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until the message has been handled to its end, and that is on disk, synced. Only within this process: after a
+    /// restart the message is handled all the same, but nobody holds a receipt.
+    ///
+    /// # Errors
+    /// The store failed or was closed before.
+    pub async fn handled(mut self) -> Result<Handled, StoreError> {
+        let failed = self.runtime.ledger.store().failed();
+        let ended = tokio::select! {
+            ended = &mut self.ended => ended.map_err(|_| StoreError::Closed)?,
+            why = failed => return Err(why),
+        };
+        match &ended.commit {
+            Some(commit) => self.runtime.ledger.durable(commit).await?,
+            None => self.runtime.ledger.store().durable_now().await?,
+        }
+        Ok(ended.how)
+    }
+}
+
+impl Drop for Receipt {
+    fn drop(&mut self) {
+        self.runtime.forget_receipt(self.sent.id);
+    }
+}
+
+impl fmt::Debug for Receipt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Receipt({})", self.sent.id)
+    }
+}

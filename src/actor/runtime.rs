@@ -1,0 +1,237 @@
+//! What handles, contexts and workers of one system share: the ledger, who waits for what, and what is known of types.
+
+use std::any::{Any, TypeId};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use dashmap::DashMap;
+use serde::de::DeserializeOwned;
+use tokio::sync::{Notify, oneshot};
+
+use super::list::MessageKind;
+use super::message::Message;
+use crate::codec;
+use crate::durable::{Ledger, Outcome, check_name};
+use crate::envelope::MessageId;
+use crate::error::Refused;
+use crate::observe::Observer;
+use crate::store::{Admitted, LogId, MailboxId, StoreError};
+
+tokio::task_local! {
+    /// Set while a handler runs, in its own task.
+    pub(crate) static IN_TURN: ();
+}
+
+/// Whether this code runs inside a handler.
+pub(crate) fn is_in_turn() -> bool {
+    IN_TURN.try_with(|()| ()).is_ok()
+}
+
+/// What a mailbox is to those who do not know its actor's type.
+pub(crate) trait AnyMailbox: Send + Sync {
+    /// The actor's NAME.
+    fn actor(&self) -> &'static str;
+    /// Whether a worker reads it.
+    fn is_running(&self) -> bool;
+    /// A message was cancelled: it must not be handled even if it is in memory already.
+    fn cancelled(&self, log: LogId, position: u64);
+    /// Itself, for the cast back.
+    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
+}
+
+/// How a message ended, told to who holds its receipt.
+#[derive(Debug, Clone)]
+pub(crate) struct Ended {
+    pub(crate) how: Handled,
+    pub(crate) commit: Option<Admitted>,
+}
+
+/// How a message ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Handled {
+    /// Its handler succeeded, and the effects are durable.
+    Done,
+    /// It is in the dead letters.
+    Buried,
+    /// It expired before it was handled.
+    Expired,
+    /// It was cancelled.
+    Cancelled,
+}
+
+/// A kept reply, told to the one who asked again.
+pub(crate) type KeptReply = (Outcome, Option<Admitted>);
+
+/// See the module's head.
+pub(crate) struct Runtime {
+    pub(crate) ledger: Ledger,
+    pub(crate) observer: Arc<dyn Observer>,
+    pub(crate) max_message: u64,
+    pub(crate) mailboxes: DashMap<String, Arc<dyn AnyMailbox>>,
+    /// Who waits for a reply that is kept with a mark, by message.
+    kept_replies: DashMap<MessageId, Vec<oneshot::Sender<KeptReply>>>,
+    /// Who holds a receipt, by message.
+    receipts: DashMap<MessageId, oneshot::Sender<Ended>>,
+    /// Notified when something was put on the schedule.
+    pub(crate) scheduled: Notify,
+    /// Which mailbox waits, in a turn, for which other.
+    asking: Mutex<HashMap<MailboxId, MailboxId>>,
+    kinds: DashMap<TypeId, Result<MessageKind, Refused>>,
+    shapes: DashMap<TypeId, u32>,
+    closing: AtomicBool,
+}
+
+impl Runtime {
+    pub(crate) fn new(ledger: Ledger, observer: Arc<dyn Observer>, max_message: u64) -> Self {
+        Runtime {
+            ledger,
+            observer,
+            max_message,
+            mailboxes: DashMap::new(),
+            kept_replies: DashMap::new(),
+            receipts: DashMap::new(),
+            scheduled: Notify::new(),
+            asking: Mutex::default(),
+            kinds: DashMap::new(),
+            shapes: DashMap::new(),
+            closing: AtomicBool::new(false),
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn for_test() -> Self {
+        use crate::store::{Driven, Limits, Place, SimulatedDisk, StoreConfig};
+        let config = StoreConfig { segment: 64 << 10, ballast: 0, ..StoreConfig::default() };
+        let observer = Arc::new(crate::observe::Silent);
+        let place = Place::simulated(&SimulatedDisk::new(0));
+        let (driven, _) = Driven::open(place, &config, observer.clone(), None).expect("opens");
+        let clock = Arc::new(crate::clock::SystemClock);
+        let ledger = Ledger::new(driven.store().clone(), clock, Limits { count: 1000, bytes: 1 << 30 });
+        Runtime::new(ledger, observer, 1 << 20)
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_closing(&self) {
+        self.closing.store(true, Ordering::Release);
+    }
+
+    /// What messages of this type are stored as. The first message of each type is probed: what could not be read back
+    /// is refused before any is accepted.
+    pub(crate) fn kind_of<M: Message>(&self, message: &M) -> Result<MessageKind, Refused> {
+        if let Some(known) = self.kinds.get(&TypeId::of::<M>()) {
+            return known.clone();
+        }
+        let probed = probe(message);
+        self.kinds.insert(TypeId::of::<M>(), probed.clone());
+        probed
+    }
+
+    /// The fingerprint of a type, 0 where it cannot be traced.
+    pub(crate) fn shape_of<T: DeserializeOwned + 'static>(&self) -> u32 {
+        let traced = || codec::fingerprint::<T>().unwrap_or(0);
+        *self.shapes.entry(TypeId::of::<T>()).or_insert_with(traced)
+    }
+
+    /// Notes that `asker` waits for `target`, until the guard is dropped. None when `target` waits for `asker`, directly
+    /// or through others: then nobody would ever answer.
+    pub(crate) fn begin_asking(self: &Arc<Self>, asker: MailboxId, target: MailboxId) -> Option<Asking> {
+        let mut asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = Some(target);
+        while let Some(waits) = next {
+            if waits == asker {
+                return None;
+            }
+            next = asking.get(&waits).copied();
+        }
+        asking.insert(asker, target);
+        Some(Asking { runtime: self.clone(), asker })
+    }
+
+    /// Tells whoever holds the message's receipt how it ended.
+    pub(crate) fn ended(&self, id: MessageId, how: Handled, commit: Option<&Admitted>) {
+        if self.receipts.is_empty() {
+            return;
+        }
+        if let Some((_, holder)) = self.receipts.remove(&id) {
+            // the holder may have lost interest
+            let _ = holder.send(Ended { how, commit: commit.cloned() });
+        }
+    }
+
+    /// Tells whoever waits for the kept reply of a message.
+    pub(crate) fn kept(&self, id: MessageId, outcome: &Outcome, commit: Option<&Admitted>) {
+        let Some((_, askers)) = self.kept_replies.remove(&id) else { return };
+        for asker in askers {
+            let _ = asker.send((outcome.clone(), commit.cloned()));
+        }
+    }
+
+    /// Waits for the outcome that is kept with a mark, and for the commit that made it to be durable.
+    pub(crate) async fn kept_reply(
+        &self,
+        mailbox: MailboxId,
+        hash: [u8; 16],
+        id: MessageId,
+    ) -> Result<Outcome, StoreError> {
+        let (outcome, commit) = self.kept_reply_in_turn(mailbox, hash, id).await?;
+        match commit {
+            Some(commit) => self.ledger.durable(&commit).await?,
+            None => self.ledger.store().durable_now().await?,
+        }
+        Ok(outcome)
+    }
+
+    /// As [`Runtime::kept_reply`], for a turn: what it builds on this is committed after it, so nothing is waited for.
+    pub(crate) async fn kept_reply_in_turn(
+        &self,
+        mailbox: MailboxId,
+        hash: [u8; 16],
+        id: MessageId,
+    ) -> Result<KeptReply, StoreError> {
+        let (sender, receiver) = oneshot::channel();
+        // before the look: an outcome that comes between is told, not missed
+        self.kept_replies.entry(id).or_default().push(sender);
+        match self.ledger.mark(mailbox, hash).await? {
+            Some(mark) if mark.outcome != Outcome::Pending => {
+                self.kept_replies.remove_if(&id, |_, askers| askers.iter().all(oneshot::Sender::is_closed));
+                Ok((mark.outcome, None))
+            }
+            _ => receiver.await.map_err(|_| self.ledger.store().failure().unwrap_or(StoreError::Closed)),
+        }
+    }
+
+    /// What will be told when the message has ended.
+    pub(crate) fn receipt_for(&self, id: MessageId) -> oneshot::Receiver<Ended> {
+        let (sender, receiver) = oneshot::channel();
+        self.receipts.insert(id, sender);
+        receiver
+    }
+
+    pub(crate) fn forget_receipt(&self, id: MessageId) {
+        self.receipts.remove(&id);
+    }
+}
+
+/// Held while an actor waits, in a turn, for another.
+pub(crate) struct Asking {
+    runtime: Arc<Runtime>,
+    asker: MailboxId,
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        self.runtime.asking.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.asker);
+    }
+}
+
+fn probe<M: Message>(message: &M) -> Result<MessageKind, Refused> {
+    check_name(M::NAME)?;
+    codec::probe(message)?;
+    let shape = codec::fingerprint::<M>().unwrap_or(super::list::UNTRACED);
+    Ok(MessageKind { name: M::NAME, version: M::VERSION, shape })
+}

@@ -1,0 +1,129 @@
+//! Dedup marks: that a message with this dedup id was accepted, and what became of it. Kept for a window of time and up to
+//! a number per mailbox; beside each mark lies one by age, so that old ones are found.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::ledger::Ledger;
+use crate::clock::Timestamp;
+use crate::codec;
+use crate::envelope::MessageId;
+use crate::store::{Batch, MailboxId, StoreError, keys};
+
+/// How long a dedup id is remembered.
+pub(crate) const WINDOW: Duration = Duration::from_secs(24 * 3600);
+/// How many are remembered for one mailbox.
+pub(crate) const MOST: usize = 1_000_000;
+
+/// What is stored of one dedup id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Mark {
+    pub(crate) id: MessageId,
+    /// Hash of the message's name and encoded body.
+    pub(crate) payload: [u8; 16],
+    pub(crate) at: Timestamp,
+    pub(crate) outcome: Outcome,
+}
+
+/// What became of the message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Outcome {
+    /// It waits, or nobody wanted its reply kept.
+    Pending,
+    /// Its reply, encoded.
+    Replied(Vec<u8>),
+    /// It is in the dead letters.
+    Dead(String),
+}
+
+/// The key under which a dedup id is remembered.
+pub(crate) fn hash(dedup_id: &str) -> [u8; 16] {
+    const NAMESPACE: Uuid = Uuid::from_bytes(*b"steadfast-dedup0");
+    Uuid::new_v5(&NAMESPACE, dedup_id.as_bytes()).into_bytes()
+}
+
+/// Tells two payloads apart.
+pub(crate) fn payload_hash(name: &str, body: &[u8]) -> [u8; 16] {
+    const NAMESPACE: Uuid = Uuid::from_bytes(*b"steadfast-paylod");
+    let mut bytes = Vec::with_capacity(name.len() + 1 + body.len());
+    bytes.extend_from_slice(name.as_bytes());
+    bytes.push(0);
+    bytes.extend_from_slice(body);
+    Uuid::new_v5(&NAMESPACE, &bytes).into_bytes()
+}
+
+impl Mark {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
+        codec::decode(bytes).map_err(|error| StoreError::Damaged {
+            path: "the engine".into(),
+            what: format!("a dedup mark cannot be read: {error}"),
+        })
+    }
+
+    /// Whether the window has passed.
+    pub(crate) fn is_over(&self, now: Timestamp) -> bool {
+        now.since(self.at) > WINDOW
+    }
+
+    /// Adds the writes that remember it.
+    pub(crate) fn put(
+        &self,
+        mailbox: MailboxId,
+        hash: [u8; 16],
+        batch: &mut Batch,
+    ) -> Result<(), codec::EncodeError> {
+        batch.put(keys::mark(mailbox, hash), |out| codec::encode_into(self, out))?;
+        batch.put_bytes(keys::mark_age(mailbox, self.at.as_millis(), hash), &[]);
+        Ok(())
+    }
+
+    /// Adds the writes that forget it.
+    pub(crate) fn delete(&self, mailbox: MailboxId, hash: [u8; 16], batch: &mut Batch) {
+        batch.delete(keys::mark(mailbox, hash));
+        batch.delete(keys::mark_age(mailbox, self.at.as_millis(), hash));
+    }
+}
+
+/// A mark found by its age.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Aged {
+    pub(crate) mailbox: MailboxId,
+    pub(crate) at: Timestamp,
+    pub(crate) hash: [u8; 16],
+}
+
+impl Aged {
+    fn of(key: &[u8]) -> Option<Self> {
+        let mailbox = u32::from_be_bytes(*key.get(1..)?.first_chunk()?);
+        let at = Timestamp::from_millis(u64::from_be_bytes(*key.get(5..)?.first_chunk()?));
+        Some(Aged { mailbox, at, hash: *key.get(13..)?.first_chunk()? })
+    }
+
+    /// Adds the writes that forget it.
+    pub(crate) fn delete(&self, batch: &mut Batch) {
+        batch.delete(keys::mark(self.mailbox, self.hash));
+        batch.delete(keys::mark_age(self.mailbox, self.at.as_millis(), self.hash));
+    }
+}
+
+impl Ledger {
+    pub(crate) async fn mark(&self, mailbox: MailboxId, hash: [u8; 16]) -> Result<Option<Mark>, StoreError> {
+        self.get(keys::mark(mailbox, hash)).await?.map(|bytes| Mark::decode(&bytes)).transpose()
+    }
+
+    /// Marks in order of mailbox and age, from a key on; and the key to go on from.
+    pub(crate) async fn aged_marks(
+        &self,
+        from: Option<Vec<u8>>,
+        limit: usize,
+    ) -> Result<(Vec<Aged>, Option<Vec<u8>>), StoreError> {
+        let first = vec![keys::class::MARK_AGE];
+        let to = keys::after_prefix(&first);
+        let pairs = self.scan(from.unwrap_or(first), to, limit).await?;
+        let next =
+            pairs.last().filter(|_| pairs.len() == limit).map(|(key, _)| [key.as_slice(), &[0]].concat());
+        Ok((pairs.iter().filter_map(|(key, _)| Aged::of(key)).collect(), next))
+    }
+}

@@ -1,0 +1,440 @@
+//! What can go wrong, one enum for each operation a caller performs. Each variant says what did *not* happen.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+use crate::codec::{DecodeError, EncodeError, ProbeError};
+use crate::envelope::MessageId;
+use crate::store::StoreError;
+
+/// Why a message was not accepted. It is in no mailbox.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refused {
+    /// The mailbox is at its limit.
+    #[error(
+        "mailbox {mailbox} is full: {waiting} messages ({bytes} bytes) wait, the limit is {limit} ({limit_bytes} bytes)"
+    )]
+    Full {
+        /// The mailbox's name.
+        mailbox: String,
+        /// Messages waiting.
+        waiting: u64,
+        /// Their bytes.
+        bytes: u64,
+        /// The most messages.
+        limit: u64,
+        /// The most bytes.
+        limit_bytes: u64,
+    },
+    /// There was no room within the time allowed.
+    #[error("not accepted within {0:?}: {1}")]
+    TimedOut(Duration, Box<Refused>),
+    /// The message, or all that were to be committed together, are larger than may be.
+    #[error(
+        "{bytes} bytes are more than the limit of {limit}; send less at once, or a reference to what is large"
+    )]
+    TooLarge {
+        /// The size in bytes.
+        bytes: u64,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// The disk has no room. Sending works again once there is some; nothing accepted is lost.
+    #[error("the disk is full; free some space and send again")]
+    NoRoom,
+    /// Too much waits for the disk.
+    #[error("the disk does not keep up; send again later")]
+    Busy,
+    /// The message cannot be encoded.
+    #[error("the message cannot be encoded: {0}")]
+    Encode(#[from] EncodeError),
+    /// Messages of this type could not be read back after a restart.
+    #[error("messages of this type could not be read back: {0}")]
+    Unreadable(#[from] ProbeError),
+    /// A message with the same dedup id but another payload was accepted before.
+    #[error("dedup id {dedup_id:?} was used by message {first} with another payload; use another id")]
+    DedupConflict {
+        /// The dedup id.
+        dedup_id: String,
+        /// The message that has it.
+        first: MessageId,
+    },
+    /// A direct send in a turn would not be undone with it.
+    #[error(
+        "a direct `{call}` inside a turn would stand even if the turn fails; use `{instead}`, or `.outside_turn()`"
+    )]
+    InsideTurn {
+        /// What was called.
+        call: &'static str,
+        /// What to call.
+        instead: &'static str,
+    },
+    /// The option needs the send to be awaited.
+    #[error("a send with `{option}` may have to look something up: await it instead of submitting it")]
+    MustAwait {
+        /// The option.
+        option: &'static str,
+    },
+    /// The mailbox's head is waiting to be tried again, so an answer cannot come before.
+    #[error("the mailbox is blocked until {until}: the message before is tried again then")]
+    Blocked {
+        /// When it is tried again.
+        until: Timestamp,
+    },
+    /// The target is waiting, through others, for the very actor that asks.
+    #[error("asking {mailbox} would wait for ever: it waits, directly or through others, for this actor")]
+    AskCycle {
+        /// The mailbox that was to be asked.
+        mailbox: String,
+    },
+    /// A name is not one.
+    #[error(transparent)]
+    Name(#[from] BadName),
+    /// The mailbox belongs to another type of actor.
+    #[error(transparent)]
+    WrongActor(#[from] WrongActor),
+    /// The store has stopped or is closed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A name that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{name:?} is no name: 1 to 128 characters of A-Z, a-z, 0-9 and ._:/-")]
+pub struct BadName {
+    /// The name given.
+    pub name: String,
+}
+
+/// A mailbox belongs to another type of actor than it was used as.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("mailbox {mailbox} belongs to actor `{found}`, not `{expected}`")]
+pub struct WrongActor {
+    /// The mailbox's name.
+    pub mailbox: String,
+    /// The actor it belongs to.
+    pub found: String,
+    /// The actor it was used as.
+    pub expected: String,
+}
+
+/// A `tell` did not return `Ok`.
+#[non_exhaustive]
+pub enum SendError<M> {
+    /// The message was not accepted; it is in no mailbox, and is handed back.
+    Refused {
+        /// The message.
+        message: M,
+        /// Why.
+        why: Refused,
+    },
+    /// The store failed after it had taken the message. Whether it will be handled after a restart is not known:
+    /// send it again with the same dedup id.
+    Unknown {
+        /// The message's id.
+        id: MessageId,
+        /// What failed.
+        why: StoreError,
+    },
+}
+
+impl<M> SendError<M> {
+    /// Why the message was not accepted, if that is known.
+    pub fn refused(&self) -> Option<&Refused> {
+        match self {
+            SendError::Refused { why, .. } => Some(why),
+            SendError::Unknown { .. } => None,
+        }
+    }
+
+    /// The message, if it was handed back.
+    pub fn into_message(self) -> Option<M> {
+        match self {
+            SendError::Refused { message, .. } => Some(message),
+            SendError::Unknown { .. } => None,
+        }
+    }
+
+    fn text(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SendError::Refused { why, .. } => write!(f, "the message was not accepted: {why}"),
+            SendError::Unknown { id, why } => {
+                write!(f, "it is not known whether message {id} was accepted: {why}")
+            }
+        }
+    }
+}
+
+impl<M> fmt::Display for SendError<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.text(f)
+    }
+}
+
+impl<M> fmt::Debug for SendError<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.text(f)
+    }
+}
+
+impl<M> std::error::Error for SendError<M> {}
+
+/// An `ask` brought no reply.
+#[non_exhaustive]
+pub enum AskError<M> {
+    /// The message was not accepted; it is in no mailbox, and is handed back.
+    Refused {
+        /// The message.
+        message: M,
+        /// Why.
+        why: Refused,
+    },
+    /// The message was accepted, but no reply came in time. It may still be handled.
+    TimedOut {
+        /// The message's id.
+        id: MessageId,
+        /// How long was waited.
+        after: Duration,
+    },
+    /// The message was accepted and waits behind one that is tried again at that time. It will be handled, but this
+    /// ask does not wait for it.
+    Blocked {
+        /// The message's id.
+        id: MessageId,
+        /// When the message before it is tried again.
+        until: Timestamp,
+    },
+    /// The handler failed for the last time; the message is in the dead letters.
+    Failed {
+        /// The message's id.
+        id: MessageId,
+        /// The handler's last error.
+        why: String,
+    },
+    /// The message was cancelled or expired, or it is not known what became of it since the actor or the system ended.
+    NoReply {
+        /// The message's id.
+        id: MessageId,
+    },
+    /// The reply was kept, but cannot be read.
+    Undecodable {
+        /// The message's id.
+        id: MessageId,
+        /// Why not.
+        why: DecodeError,
+    },
+    /// The store failed: it is not known whether the message and its effects will be found after a restart.
+    Unknown {
+        /// The message's id.
+        id: MessageId,
+        /// What failed.
+        why: StoreError,
+    },
+}
+
+impl<M> AskError<M> {
+    /// Why the message was not accepted, if that is so.
+    pub fn refused(&self) -> Option<&Refused> {
+        match self {
+            AskError::Refused { why, .. } => Some(why),
+            _ => None,
+        }
+    }
+
+    fn text(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AskError::Refused { why, .. } => write!(f, "the message was not accepted: {why}"),
+            AskError::TimedOut { id, after } => write!(f, "no reply to message {id} within {after:?}"),
+            AskError::Blocked { id, until } => {
+                write!(f, "message {id} waits behind one that is tried again at {until}")
+            }
+            AskError::Failed { id, why } => write!(f, "message {id} is in the dead letters: {why}"),
+            AskError::NoReply { id } => {
+                write!(f, "message {id} was not answered: it, its actor or the system ended")
+            }
+            AskError::Undecodable { id, why } => write!(f, "the reply to message {id} cannot be read: {why}"),
+            AskError::Unknown { id, why } => write!(f, "it is not known what became of message {id}: {why}"),
+        }
+    }
+}
+
+impl<M> fmt::Display for AskError<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.text(f)
+    }
+}
+
+impl<M> fmt::Debug for AskError<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.text(f)
+    }
+}
+
+impl<M> std::error::Error for AskError<M> {}
+
+/// An actor was not started; mail for it waits.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum SpawnError {
+    /// A name is not one.
+    #[error(transparent)]
+    Name(#[from] BadName),
+    /// The mailbox belongs to another type of actor.
+    #[error(transparent)]
+    WrongActor(#[from] WrongActor),
+    /// An actor of this name is running.
+    #[error("{mailbox} is running already; stop it first")]
+    Running {
+        /// The mailbox's name.
+        mailbox: String,
+    },
+    /// Two of its messages have the same name.
+    #[error("two messages of `{actor}` are named `{name}`; stored ones could be either")]
+    DuplicateMessage {
+        /// The actor's name.
+        actor: &'static str,
+        /// The message name.
+        name: &'static str,
+    },
+    /// A message or cell has other fields than when it was first stored, under the same version.
+    #[error(
+        "the fields of `{name}` have changed but its version is still {version}: raise the version and give it an upcast, \
+         or spawn with `.park_changed_mail()` to have stored ones put into the dead letters"
+    )]
+    SchemaChanged {
+        /// The message or cell.
+        name: String,
+        /// The version.
+        version: u32,
+    },
+    /// The actor's state cannot be read. It was not replaced.
+    #[error("the state of {mailbox} cannot be read: {why}; it was left as it is")]
+    State {
+        /// The mailbox's name.
+        mailbox: String,
+        /// Why not.
+        why: StateError,
+    },
+    /// The factory panicked.
+    #[error("the factory of {mailbox} panicked: {why}")]
+    Factory {
+        /// The mailbox's name.
+        mailbox: String,
+        /// The panic's message.
+        why: String,
+    },
+    /// The system is shutting down.
+    #[error("the system is shutting down")]
+    ShuttingDown,
+    /// The mailbox's name could not be stored.
+    #[error("the mailbox could not be opened: {0}")]
+    Refused(Box<Refused>),
+    /// The store has stopped or is closed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// State could not be read or written. What is stored was left as it is.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum StateError {
+    /// The stored bytes are not what the type says.
+    #[error("cell `{cell}` version {version} cannot be read: {why}")]
+    Decode {
+        /// The cell.
+        cell: String,
+        /// The stored version.
+        version: u32,
+        /// Why not.
+        why: String,
+    },
+    /// The stored value is of a newer version.
+    #[error("cell `{cell}` was stored as version {stored}, this program knows up to {known}")]
+    Newer {
+        /// The cell.
+        cell: String,
+        /// The stored version.
+        stored: u32,
+        /// The version known here.
+        known: u32,
+    },
+    /// The stored value is of an older version and there is no upcast.
+    #[error("cell `{cell}` was stored as version {stored}, from which there is no upcast")]
+    NoUpcast {
+        /// The cell.
+        cell: String,
+        /// The stored version.
+        stored: u32,
+    },
+    /// The stored value has other fields under the same version.
+    #[error(
+        "the fields of cell `{cell}` have changed but its version is still {version}; raise it and give it an upcast"
+    )]
+    Changed {
+        /// The cell.
+        cell: String,
+        /// The version.
+        version: u32,
+    },
+    /// The value cannot be encoded.
+    #[error("cell `{cell}` cannot be encoded: {why}")]
+    Encode {
+        /// The cell.
+        cell: String,
+        /// Why not.
+        why: EncodeError,
+    },
+    /// A name or key is too long.
+    #[error("cell `{cell}`: {len} bytes are more than the limit of {limit}")]
+    TooLong {
+        /// The cell.
+        cell: String,
+        /// The length in bytes.
+        len: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// The store has stopped or is closed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A request to look at, or act on, what is stored was not carried out.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum AdminError {
+    /// There is no such thing, or no longer.
+    #[error("there is no {0}")]
+    NotFound(String),
+    /// The bytes found are not what was stored.
+    #[error("{what} cannot be read: {why}")]
+    Unreadable {
+        /// What was read.
+        what: String,
+        /// Why not.
+        why: String,
+    },
+    /// It could not be committed.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The store has stopped or is closed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The system did not shut down cleanly. Nothing accepted is lost; the next start recovers.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum ShutdownError {
+    /// A handler does not yield, so its task could not be ended.
+    #[error("{} did not end in time and is still running; the store was left as after a crash", .mailboxes.join(", "))]
+    Stuck {
+        /// The mailboxes whose handlers run.
+        mailboxes: Vec<String>,
+    },
+    /// The store could not be closed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}

@@ -1,0 +1,263 @@
+//! Looking at what is stored and acting on it: mailboxes, dead letters, single messages.
+
+use super::System;
+use crate::actor::{Handled, Runtime};
+use crate::clock::Timestamp;
+use crate::durable::{CommitRefused, DeadLetter, DeadLetterId, MailboxRecord};
+use crate::envelope::{self, MessageId};
+use crate::error::{AdminError, Refused};
+use crate::store::{Batch, LANES, LogId, Origin, StoreError, Urgency};
+
+/// What is known of a mailbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MailboxInfo {
+    /// Its name.
+    pub name: String,
+    /// The NAME of the actor it belongs to.
+    pub actor: String,
+    /// When it was first used.
+    pub created: Timestamp,
+    /// Messages waiting, without those on the schedule.
+    pub waiting: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Whether its actor runs in this process.
+    pub running: bool,
+}
+
+/// Where a message is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Status {
+    /// It is on the schedule.
+    Scheduled {
+        /// When it takes its place in its mailbox.
+        due: Timestamp,
+    },
+    /// It is in a mailbox: waiting, being handled or waiting to be tried again.
+    Waiting {
+        /// The mailbox's name.
+        mailbox: String,
+    },
+    /// It is a dead letter.
+    Dead {
+        /// Which one.
+        letter: DeadLetterId,
+    },
+    /// It is none of these: it was handled, cancelled or expired, or was never accepted here.
+    Gone,
+}
+
+/// The mailboxes of the store; see [`System::mailboxes`].
+pub struct Mailboxes<'a> {
+    system: &'a System,
+}
+
+impl Mailboxes<'_> {
+    /// Up to `limit` mailboxes in order of name, after `after`.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn page(&self, after: Option<&str>, limit: usize) -> Result<Vec<MailboxInfo>, AdminError> {
+        let runtime = &self.system.inner.runtime;
+        let mut infos = Vec::new();
+        for (name, record) in runtime.ledger.mailbox_page(after, limit).await? {
+            infos.push(info(runtime, name, record).await?);
+        }
+        runtime.ledger.store().durable_now().await?;
+        Ok(infos)
+    }
+}
+
+async fn info(runtime: &Runtime, name: String, record: MailboxRecord) -> Result<MailboxInfo, StoreError> {
+    let MailboxRecord { id, created, actor } = record;
+    runtime.ledger.blocking(move |store| store.load_mailbox(id, None)).await?;
+    let (waiting, bytes) = runtime.ledger.store().depth(id).unwrap_or_default();
+    let running = runtime.mailboxes.get(&name).is_some_and(|mailbox| mailbox.is_running());
+    Ok(MailboxInfo { name, actor, created, waiting, bytes, running })
+}
+
+/// The dead letters of the store; see [`System::dead_letters`].
+pub struct DeadLetters<'a> {
+    system: &'a System,
+}
+
+impl DeadLetters<'_> {
+    /// Up to `limit` dead letters of one mailbox, or of all, in order of mailbox and time, after `after`.
+    ///
+    /// # Errors
+    /// One of them cannot be read, or the store failed.
+    pub async fn page(
+        &self,
+        mailbox: Option<&str>,
+        after: Option<DeadLetterId>,
+        limit: usize,
+    ) -> Result<Vec<DeadLetter>, AdminError> {
+        let ledger = &self.system.inner.runtime.ledger;
+        let mailbox = match mailbox {
+            Some(name) => match ledger.mailbox_record(name).await? {
+                Some(record) => Some(record.id),
+                None => return Ok(Vec::new()),
+            },
+            None => None,
+        };
+        let letters = ledger.dead_letters(mailbox, after, limit).await?;
+        ledger.store().durable_now().await?;
+        Ok(letters)
+    }
+
+    /// One dead letter.
+    ///
+    /// # Errors
+    /// There is none, it cannot be read, or the store failed.
+    pub async fn get(&self, id: DeadLetterId) -> Result<DeadLetter, AdminError> {
+        let ledger = &self.system.inner.runtime.ledger;
+        let letter = ledger.dead_letter(id).await?;
+        ledger.store().durable_now().await?;
+        Ok(letter)
+    }
+
+    /// Puts the message back into its mailbox, behind what waits, with its attempts forgotten. `Ok` means that is on disk, synced.
+    ///
+    /// # Errors
+    /// There is no such dead letter, it is no message, or the store failed.
+    pub async fn redrive(&self, id: DeadLetterId) -> Result<(), AdminError> {
+        self.system.inner.runtime.ledger.redrive(id).await
+    }
+
+    /// Removes a dead letter for good. `Ok` means that is on disk, synced.
+    ///
+    /// # Errors
+    /// There is no such dead letter, or the store failed.
+    pub async fn purge(&self, id: DeadLetterId) -> Result<(), AdminError> {
+        self.system.inner.runtime.ledger.purge(id).await
+    }
+}
+
+impl System {
+    /// The mailboxes of the store.
+    pub fn mailboxes(&self) -> Mailboxes<'_> {
+        Mailboxes { system: self }
+    }
+
+    /// The dead letters of the store.
+    pub fn dead_letters(&self) -> DeadLetters<'_> {
+        DeadLetters { system: self }
+    }
+
+    /// Where a message is. Without an index by id, every mailbox is looked through: for people and tools, not for hot paths.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn status(&self, id: MessageId) -> Result<Status, AdminError> {
+        let ledger = &self.inner.runtime.ledger;
+        if let Some(entry) = ledger.scheduled(id).await? {
+            ledger.store().durable_now().await?;
+            return Ok(Status::Scheduled { due: entry.due });
+        }
+        if let Some(found) = self.find(id).await? {
+            ledger.store().durable_now().await?;
+            return Ok(Status::Waiting { mailbox: found.name });
+        }
+        let mut after = None;
+        loop {
+            const PAGE: usize = 256;
+            let page = ledger.dead_letters(None, after, PAGE).await?;
+            if let Some(letter) = page.iter().find(|letter| letter.id.message() == id) {
+                return Ok(Status::Dead { letter: letter.id });
+            }
+            match page.last() {
+                Some(last) => after = Some(last.id),
+                None => return Ok(Status::Gone),
+            }
+        }
+    }
+
+    /// Takes a message back before it is handled. True when it was: it will have no effects in the store, even if its handler runs
+    /// just now. `Ok` means that is on disk, synced. Looks through every mailbox unless the message is on the schedule.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn cancel(&self, id: MessageId) -> Result<bool, AdminError> {
+        let runtime = &self.inner.runtime;
+        let mut batch = Batch::default();
+        let found = match runtime.ledger.scheduled(id).await? {
+            Some(entry) => {
+                entry.take_off(&mut batch);
+                crate::durable::Attempts::delete(entry.scheduled.target.mailbox, id, &mut batch);
+                None
+            }
+            None => match self.find(id).await? {
+                Some(found) => {
+                    batch.settle(found.log, found.position, found.len);
+                    crate::durable::Attempts::delete(found.log.mailbox, id, &mut batch);
+                    Some(found)
+                }
+                None => return Ok(false),
+            },
+        };
+        match runtime.ledger.commit(&mut batch, Origin::Inside, Urgency::Now).await {
+            Ok(commit) => {
+                if let Some(found) = found
+                    && let Some(mailbox) = runtime.mailboxes.get(&found.name)
+                {
+                    mailbox.cancelled(found.log, found.position);
+                }
+                runtime.ended(id, Handled::Cancelled, Some(&commit));
+                runtime.ledger.durable(&commit).await?;
+                Ok(true)
+            }
+            Err(CommitRefused::Refused(Refused::Store(why))) => Err(why.into()),
+            Err(CommitRefused::Refused(why)) => Err(why.into()),
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// Looks a message up in all mailboxes.
+    async fn find(&self, id: MessageId) -> Result<Option<Found>, StoreError> {
+        const PAGE: usize = 256;
+        let ledger = &self.inner.runtime.ledger;
+        let mut after: Option<String> = None;
+        loop {
+            let page = ledger.mailbox_page(after.as_deref(), PAGE).await?;
+            for (name, record) in &page {
+                for lane in 0..LANES as u8 {
+                    let log = LogId { mailbox: record.id, lane };
+                    if let Some((position, len)) = self.find_in(log, id).await? {
+                        return Ok(Some(Found { name: name.clone(), log, position, len }));
+                    }
+                }
+            }
+            match page.into_iter().next_back() {
+                Some((name, _)) => after = Some(name),
+                None => return Ok(None),
+            }
+        }
+    }
+
+    async fn find_in(&self, log: LogId, id: MessageId) -> Result<Option<(u64, u32)>, StoreError> {
+        const COUNT: usize = 256;
+        const BYTES: usize = 1 << 20;
+        let ledger = &self.inner.runtime.ledger;
+        let mut from = 0;
+        loop {
+            let letters = ledger.letters(log, from, COUNT, BYTES).await?;
+            let is_it = |sealed: &[u8]| envelope::open(sealed).is_ok_and(|opened| opened.id == id.uuid());
+            if let Some(letter) = letters.iter().find(|letter| is_it(&letter.envelope)) {
+                return Ok(Some((letter.position, letter.envelope.len() as u32)));
+            }
+            match letters.last() {
+                Some(last) => from = last.position + 1,
+                None => return Ok(None),
+            }
+        }
+    }
+}
+
+struct Found {
+    name: String,
+    log: LogId,
+    position: u64,
+    len: u32,
+}

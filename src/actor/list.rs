@@ -504,10 +504,10 @@ mod tests {
         let (slot, wait) = ReplySlot::new();
         let wrapped = <A::Messages as Contains<M, I>>::wrap(message, Some(slot));
         assert_eq!(decoder.kind_of(&wrapped), kind);
-        run(actor, wrapped).await.unwrap().release();
+        run(actor, wrapped).await.unwrap().release(None);
         let decoded = decoder.decode(M::NAME, kind.version, kind.shape, &sealed(&again)).unwrap();
-        run(actor, decoded).await.unwrap().release();
-        (<A::Messages as Contains<M, I>>::PLACE, wait.await.unwrap().unwrap())
+        run(actor, decoded).await.unwrap().release(None);
+        (<A::Messages as Contains<M, I>>::PLACE, wait.await.unwrap().unwrap().reply)
     }
 
     macro_rules! at_each {
@@ -644,8 +644,8 @@ mod tests {
 
         sum = <Sixteen as Contains<_, _>>::wrap(Letter::<5>(6), None);
         Sixteen::attach(&mut sum, &asker);
-        run(&mut flat, sum).await.unwrap().release();
-        assert_eq!(wait.try_recv(), Ok(Ok((5, 6))));
+        run(&mut flat, sum).await.unwrap().release(None);
+        assert_eq!(wait.try_recv().unwrap().unwrap().reply, (5, 6));
         asker.lose(ReplyLost::Stopped);
     }
 

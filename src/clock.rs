@@ -159,6 +159,52 @@ impl Clock for ManualClock {
     }
 }
 
+/// A time limit within this process, on tokio's monotonic clock: wall time may jump without moving it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Deadline {
+    end: tokio::time::Instant,
+    time: Duration,
+}
+
+impl Deadline {
+    pub(crate) fn after(time: Duration) -> Self {
+        const AGES: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+        Deadline { end: tokio::time::Instant::now() + time.min(AGES), time }
+    }
+
+    /// The whole time that was allowed.
+    pub(crate) fn allowed(self) -> Duration {
+        self.time
+    }
+
+    pub(crate) fn left(self) -> Duration {
+        self.end.saturating_duration_since(tokio::time::Instant::now())
+    }
+
+    pub(crate) fn has_passed(self) -> bool {
+        self.left().is_zero()
+    }
+
+    /// What the future gives, unless the limit passes before.
+    pub(crate) async fn limit<T>(self, future: impl Future<Output = T>) -> Option<T> {
+        tokio::time::timeout_at(self.end, future).await.ok()
+    }
+}
+
+/// Measures how long something took, to be told to an observer: a duration that decides nothing.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stopwatch(std::time::Instant);
+
+impl Stopwatch {
+    pub(crate) fn start() -> Self {
+        Stopwatch(std::time::Instant::now())
+    }
+
+    pub(crate) fn elapsed(self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
 /// The finalizer of SplitMix64 (Steele, Lea, Flood 2014): every input bit reaches every output bit.
 pub(crate) fn mix(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);

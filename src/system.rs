@@ -14,13 +14,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
 
 pub use self::admin::{DeadLetters, MailboxInfo, Mailboxes, Status};
 pub use self::builder::SystemBuilder;
 pub use self::spawn::Spawn;
 use crate::actor::{Actor, ActorRef, Address, Control, Mailbox, MailboxOptions, Runtime, decoder};
-use crate::clock::Timestamp;
+use crate::clock::{Deadline, Timestamp};
 use crate::error::{Refused, ShutdownError, SpawnError, WrongActor};
 use crate::store::{Driven, StoreError};
 
@@ -140,7 +139,7 @@ impl System {
     /// [`ShutdownError::Stuck`] names actors whose handlers do not yield; the store is then left as after a crash, and the next
     /// start recovers it.
     pub async fn shutdown(&self, deadline: Duration) -> Result<(), ShutdownError> {
-        let end = Instant::now() + deadline;
+        let end = Deadline::after(deadline);
         self.inner.runtime.set_closing();
         let mut running = std::mem::take(&mut *self.running());
         running.reverse();
@@ -193,12 +192,12 @@ impl System {
 
 impl Running {
     /// Asks the actor to end, and at the deadline to throw its turn away. False when it does not even then.
-    async fn end(mut self, deadline: Instant) -> bool {
+    async fn end(mut self, deadline: Deadline) -> bool {
         /// A handler that yields is thrown away at once; this is for the task to be scheduled.
         const TO_BE_SCHEDULED: Duration = Duration::from_secs(1);
         self.control.send_modify(|control| *control = (*control).max(Control::Stop));
         let ended = self.running.wait_for(|running| !running);
-        if tokio::time::timeout_at(deadline, ended).await.is_ok() {
+        if deadline.limit(ended).await.is_some() {
             return true;
         }
         self.control.send_replace(Control::Park);

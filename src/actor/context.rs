@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 use super::address::{Accepts, Address};
 use super::handle::{ActorRef, Recipient};
@@ -18,7 +17,7 @@ use super::options::{Sealing, SendOptions, When, derived_id};
 use super::runtime::Runtime;
 use super::send::ASK_TIMEOUT;
 use super::state::{StateRef, WorkingCopy};
-use crate::clock::Timestamp;
+use crate::clock::{Deadline, Timestamp};
 use crate::codec;
 use crate::durable::{Burial, CommitRefused, DeadLetters, Mark, Outcome, Reason, Scheduled, marks};
 use crate::envelope::{self, Headers, MessageId};
@@ -210,7 +209,7 @@ impl<A: Actor> Context<A> {
         time: Duration,
     ) -> Result<M::Reply, AskError<M>> {
         let (mailbox, actor) = to.place();
-        let end = Instant::now() + time;
+        let end = Deadline::after(time);
         let id = self.next_id::<M>(mailbox);
         let mut sent = Batch::default();
         let target = match self.seal_ask(mailbox, actor, id, &message, &mut sent).await {
@@ -223,11 +222,11 @@ impl<A: Actor> Context<A> {
         };
         let id = MessageId::of(id);
         let hash = *id.as_bytes();
-        if let Err(why) = self.send_ask(target, hash, sent, end, time).await {
+        if let Err(why) = self.send_ask(target, hash, sent, end).await {
             return Err(AskError::Refused { message, why });
         }
         let kept = self.runtime.kept_reply_in_turn(target, hash, id);
-        let Ok(kept) = tokio::time::timeout_at(end, kept).await else {
+        let Some(kept) = end.limit(kept).await else {
             return Err(AskError::TimedOut { id, after: time });
         };
         drop(asking);
@@ -274,8 +273,7 @@ impl<A: Actor> Context<A> {
         target: MailboxId,
         hash: [u8; 16],
         mut batch: Batch,
-        end: Instant,
-        time: Duration,
+        end: Deadline,
     ) -> Result<(), Refused> {
         let key = keys::mark(target, hash);
         loop {
@@ -286,8 +284,8 @@ impl<A: Actor> Context<A> {
                     let Limits { count: limit, bytes: limit_bytes } = limits;
                     let mailbox = self.runtime.ledger.mailbox_name(target).await?.unwrap_or_default();
                     let full = Refused::Full { mailbox, waiting, bytes, limit, limit_bytes };
-                    let waited = tokio::time::timeout_at(end, room.notified()).await;
-                    waited.map_err(|_| Refused::TimedOut(time, Box::new(full)))?;
+                    let waited = end.limit(room.notified()).await;
+                    waited.ok_or_else(|| Refused::TimedOut(end.allowed(), Box::new(full)))?;
                 }
                 Err(CommitRefused::Refused(why)) => return Err(why),
                 Err(_) => return Err(Refused::Store(StoreError::Closed)),

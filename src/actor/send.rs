@@ -11,8 +11,6 @@ use std::pin::Pin;
 use std::task::{Context as Task, Poll};
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::handle::ActorRef;
 use super::list::Contains;
 use super::mailbox::{Body, Head, Letter, Mailbox, Place};
@@ -21,7 +19,7 @@ use super::options::{Durability, Priority, Sealing, SendOptions, When};
 use super::receipt::Receipt;
 use super::reply::{ReplyLost, ReplySlot, ReplyWait};
 use super::runtime::is_in_turn;
-use crate::clock::Timestamp;
+use crate::clock::{Deadline, Timestamp};
 use crate::codec;
 use crate::durable::{CommitRefused, Mark, Outcome, Scheduled, marks};
 use crate::envelope::{self, MessageId};
@@ -408,7 +406,7 @@ fn payload_of(envelope: &[u8]) -> [u8; 16] {
 /// How long a sender waits for room.
 #[derive(Debug, Clone, Copy)]
 enum Patience {
-    Until(Instant, Duration),
+    Until(Deadline),
     Forever,
 }
 
@@ -416,14 +414,14 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 impl Patience {
     fn of(timeout: Option<Duration>) -> Self {
-        timeout.map_or(Patience::Forever, |time| Patience::Until(Instant::now() + time, time))
+        timeout.map_or(Patience::Forever, |time| Patience::Until(Deadline::after(time)))
     }
 
     /// An error when there is no time left, made of what is waited for.
     fn check(self, for_what: impl FnOnce() -> Refused) -> Result<(), Refused> {
         match self {
-            Patience::Until(end, time) if Instant::now() >= end => {
-                Err(Refused::TimedOut(time, Box::new(for_what())))
+            Patience::Until(end) if end.has_passed() => {
+                Err(Refused::TimedOut(end.allowed(), Box::new(for_what())))
             }
             _ => Ok(()),
         }
@@ -431,7 +429,7 @@ impl Patience {
 
     fn left(self) -> Duration {
         match self {
-            Patience::Until(end, _) => end.saturating_duration_since(Instant::now()).min(LOOK_AGAIN),
+            Patience::Until(end) => end.left().min(LOOK_AGAIN),
             _ => LOOK_AGAIN,
         }
     }
@@ -581,7 +579,7 @@ where
     async fn send(self) -> Result<M::Reply, AskError<M>> {
         let Ask { to, message, options, .. } = self;
         let time = options.timeout.unwrap_or(ASK_TIMEOUT);
-        let end = Instant::now() + time;
+        let end = Deadline::after(time);
         if let Err(why) = check_outside_turn(&options, "ask", "Context::ask") {
             return Err(AskError::Refused { message, why });
         }
@@ -590,9 +588,9 @@ where
             return Err(AskError::Refused { message, why: Refused::Blocked { until } });
         }
         let sending = to.sending(&options, true);
-        let patience = Patience::Until(end, time);
+        let patience = Patience::Until(end);
         if options.dedup_id.is_some() {
-            return to.ask_once(&sending, message, patience, end, time).await;
+            return to.ask_once(&sending, message, patience, end).await;
         }
         let (slot, wait) = ReplySlot::new();
         let guard = AskGuard { to, id: MessageId::of(sending.id) };
@@ -601,7 +599,7 @@ where
             Ok(Duplicate::Of(mark)) => return Err(AskError::NoReply { id: mark.id }),
             Err(error) => return Err(not_asked(error)),
         };
-        let reply = to.reply(sent.id, wait, end, time).await;
+        let reply = to.reply(sent.id, wait, end).await;
         drop(guard);
         reply
     }
@@ -631,11 +629,10 @@ impl<A: Actor> ActorRef<A> {
         &self,
         id: MessageId,
         wait: ReplyWait<M::Reply>,
-        end: Instant,
-        time: Duration,
+        end: Deadline,
     ) -> Result<M::Reply, AskError<M>> {
-        let Ok(answer) = tokio::time::timeout_at(end, wait).await else {
-            return Err(AskError::TimedOut { id, after: time });
+        let Some(answer) = end.limit(wait).await else {
+            return Err(AskError::TimedOut { id, after: end.allowed() });
         };
         let ledger = &self.runtime.ledger;
         match answer {
@@ -665,8 +662,7 @@ impl<A: Actor> ActorRef<A> {
         sending: &Sending<'_, A>,
         message: M,
         patience: Patience,
-        end: Instant,
-        time: Duration,
+        end: Deadline,
     ) -> Result<M::Reply, AskError<M>>
     where
         M: Message,
@@ -678,8 +674,8 @@ impl<A: Actor> ActorRef<A> {
         };
         let hash = sending.options.dedup_id.as_deref().map(marks::hash).unwrap_or_default();
         let kept = self.runtime.kept_reply(self.mailbox.id, hash, id);
-        let Ok(outcome) = tokio::time::timeout_at(end, kept).await else {
-            return Err(AskError::TimedOut { id, after: time });
+        let Some(outcome) = end.limit(kept).await else {
+            return Err(AskError::TimedOut { id, after: end.allowed() });
         };
         match outcome.map_err(|why| AskError::Unknown { id, why })? {
             Outcome::Replied(bytes) => codec::decode(&bytes).map_err(|why| AskError::Undecodable { id, why }),

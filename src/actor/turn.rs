@@ -9,7 +9,6 @@
 
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
-use std::time::Instant;
 
 use futures_util::FutureExt;
 
@@ -22,6 +21,7 @@ use super::reply::{Answered, Asker, KeepReply, ReplyLost};
 use super::runtime::{Handled, IN_TURN};
 use super::state::WorkingCopy;
 use super::worker::{Ending, Worker};
+use crate::clock::Stopwatch;
 use crate::durable::{Attempt, Attempts, Burial, CommitRefused, DeadLetters, Outcome, Reason, Scheduled};
 use crate::envelope;
 use crate::error::Refused;
@@ -79,7 +79,7 @@ impl<A: Actor> Worker<A> {
             Ok(sum) => sum,
             Err(why) => return self.bury(stub, Reason::Undecodable(why.to_string()), why.to_string()).await,
         };
-        let began = Instant::now();
+        let began = Stopwatch::start();
         let message = self.mailbox.decoder.kind_of(&sum).name;
         let outcome = match self.attempt(&stub, sum).await? {
             Attempted::Done(done) => self.settle_success(stub, done).await?,

@@ -11,7 +11,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Shared;
 use super::admission::Admission;
@@ -22,6 +22,7 @@ use super::fault::StoreError;
 use super::keys::{self, LogId};
 use super::manifest::Manifest;
 use super::overlay::Frozen;
+use crate::clock::Stopwatch;
 use crate::observe::Event;
 
 /// The most writes in one engine batch: larger ones make sled hold on to memory.
@@ -186,8 +187,8 @@ pub(super) struct Checkpointer {
     manifest: Manifest,
     census: Census,
     stage: Stage,
-    began: Instant,
-    previous: Instant,
+    began: Stopwatch,
+    previous: Stopwatch,
     writes: u64,
 }
 
@@ -202,7 +203,7 @@ enum Stage {
 
 impl Checkpointer {
     pub(super) fn new(shared: Arc<Shared>, manifest: Manifest, census: Census) -> Self {
-        let now = Instant::now();
+        let now = Stopwatch::start();
         Checkpointer { shared, manifest, census, stage: Stage::Idle, began: now, previous: now, writes: 0 }
     }
 
@@ -234,7 +235,7 @@ impl Checkpointer {
         if !asked && !admission.wants_checkpoint(self.shared.checkpoint_every) {
             return Ok(Step::Idle);
         }
-        self.began = Instant::now();
+        self.began = Stopwatch::start();
         self.writes = 0;
         self.stage = Stage::Frozen(admission.freeze());
         drop(admission);
@@ -345,7 +346,7 @@ impl Checkpointer {
         self.shared.eased.notify_waiters();
         self.shared.checkpointed.send_replace(number);
         let (took, age) = (self.began.elapsed(), self.previous.elapsed());
-        self.previous = Instant::now();
+        self.previous = Stopwatch::start();
         self.shared.observer.event(&Event::Checkpointed { number, writes: self.writes, took, age });
         self.shared.observer.event(&Event::Pressure {
             overlay_bytes: bytes,
@@ -368,7 +369,7 @@ impl Checkpointer {
     /// Drives the steps until the store closes or fails. Gives itself back for the clean close.
     pub(super) fn run(mut self) -> Self {
         const RETRY: Duration = Duration::from_millis(500);
-        let mut marked = Instant::now();
+        let mut marked = Stopwatch::start();
         loop {
             match self.step() {
                 Step::Worked => continue,
@@ -379,7 +380,7 @@ impl Checkpointer {
                 return self;
             }
             if marked.elapsed() >= self.shared.mark_every {
-                marked = Instant::now();
+                marked = Stopwatch::start();
                 if let Err(error) = self.mark_high_water() {
                     self.shared.fail(error);
                 }

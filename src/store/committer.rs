@@ -8,13 +8,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Shared;
 use super::admission::SealedGroup;
 use super::fault::StoreError;
 use super::journal::Journal;
 use super::ticket::Completion;
+use crate::clock::Stopwatch;
 use crate::observe::Event;
 
 /// What a step did.
@@ -70,7 +71,7 @@ impl Committer {
             self.shared.durable.store(group.last(), Ordering::Release);
             group.ticket.complete(Completion::Durable);
         }
-        let began = Instant::now();
+        let began = Stopwatch::start();
         self.journal.sync()?;
         let sync = began.elapsed();
         self.shared.durable.store(group.last(), Ordering::Release);

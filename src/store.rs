@@ -193,7 +193,9 @@ impl Shared {
 
     /// Ends the store: every waiter learns it, nothing is admitted any more.
     fn fail(&self, error: StoreError) {
-        tracing::error!(%error, "the store has failed; only a new process resumes");
+        if !matches!(error, StoreError::Closed) {
+            tracing::error!(%error, "the store has failed; only a new process resumes");
+        }
         let tickets = self.admission().fail(error.clone());
         self.observer.event(&Event::StoreFailed { why: &error.to_string() });
         self.failed.send_if_modified(|failed| failed.replace(error.clone()).is_none());
@@ -305,8 +307,15 @@ impl Store {
     /// Takes a batch, or says why not. `Ok` means that only a failure of the store can undo it; it is durable once
     /// [`Store::durable`] says so.
     pub(crate) fn admit(&self, batch: &Batch, origin: Origin, urgency: Urgency) -> Result<Admitted, Refusal> {
-        let admitted = self.shared.admission().admit(batch, origin, urgency)?;
-        self.shared.work.notify_one();
+        let (admitted, wake) = {
+            let mut admission = self.shared.admission();
+            let admitted = admission.admit(batch, origin, urgency)?;
+            // the committer wakes for the first commit of a group, and for one that cannot wait
+            (admitted, urgency == Urgency::Now || admission.filling.commits == 1)
+        };
+        if wake {
+            self.shared.work.notify_one();
+        }
         Ok(admitted)
     }
 

@@ -253,8 +253,19 @@ impl<A: Actor> Worker<A> {
         self.wait_for_actor().await?;
         match self.next_letter().await? {
             Some(letter) => self.turn(letter).await,
-            None if control == Control::Drain && self.held.iter().all(Option::is_none) => Err(Ending::Asked),
+            None if control == Control::Drain && self.held.iter().all(Option::is_none) => self.end_when_drained(),
             None => self.wait_for_mail().await,
+        }
+    }
+
+    /// Nothing was found where it was looked; mail of another priority may have come since.
+    fn end_when_drained(&mut self) -> Result<(), Ending> {
+        match self.runtime.ledger.store().depth(self.mailbox.id) {
+            Some((count, _)) if count > 0 => {
+                self.intake.look_again();
+                Ok(())
+            }
+            _ => Err(Ending::Asked),
         }
     }
 
@@ -364,10 +375,8 @@ impl<A: Actor> Worker<A> {
         control.mark_unchanged();
         let now = *self.control.borrow_and_update();
         if now >= Control::Stop || (now == Control::Drain && due.is_none()) {
-            // asked between the look and here: looked at again, with the mail that may have come before
-            self.intake.look_again();
-            let (count, _) = store.depth(self.mailbox.id).unwrap_or_default();
-            return if now == Control::Drain && count > 0 { Ok(()) } else { Err(Ending::Asked) };
+            // asked between the look and here: `step` looks at it again
+            return Ok(());
         }
         tokio::select! {
             () = self.mailbox.bell.notified() => self.intake.look_again(),

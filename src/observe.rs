@@ -70,13 +70,13 @@ pub enum Event<'a> {
         /// How long the handler ran.
         took: Duration,
     },
-    /// Mail waiting in a mailbox, reported when a worker looks for its next letter.
+    /// Mail waiting in a mailbox, reported with the first letter that a worker takes and every 64th after it.
     Waiting {
         /// The actor's name.
         actor: &'a str,
         /// Messages waiting.
         count: u64,
-        /// Age of the oldest, when it is known without reading the disk.
+        /// How long the oldest of its priority has waited.
         oldest: Option<Duration>,
     },
     /// Mail is waiting for a name that nobody has spawned.

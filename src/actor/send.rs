@@ -11,6 +11,8 @@ use std::pin::Pin;
 use std::task::{Context as Task, Poll};
 use std::time::Duration;
 
+use tracing::Instrument;
+
 use super::handle::ActorRef;
 use super::list::Contains;
 use super::mailbox::{Body, Head, Letter, Mailbox, Place};
@@ -471,7 +473,9 @@ where
             return Err(refused(message, why));
         }
         let sending = to.sending(&options, false);
-        match to.deliver(&sending, message, None, Patience::of(options.timeout)).await? {
+        let span = tracing::trace_span!("send", mailbox = %to.mailbox.name, message = M::NAME);
+        let delivered = to.deliver(&sending, message, None, Patience::of(options.timeout)).instrument(span);
+        match delivered.await? {
             Duplicate::New(sent) => {
                 if options.durability == Durability::Synced {
                     to.durable_or_unknown(&sent).await?;
@@ -594,7 +598,8 @@ where
         }
         let (slot, wait) = ReplySlot::new();
         let guard = AskGuard { to, id: MessageId::of(sending.id) };
-        let sent = match to.deliver(&sending, message, Some(slot), patience).await {
+        let span = tracing::trace_span!("send", mailbox = %to.mailbox.name, message = M::NAME);
+        let sent = match to.deliver(&sending, message, Some(slot), patience).instrument(span).await {
             Ok(Duplicate::New(sent)) => sent,
             Ok(Duplicate::Of(mark)) => return Err(AskError::NoReply { id: mark.id }),
             Err(error) => return Err(not_asked(error)),
@@ -756,6 +761,7 @@ where
             return Started::Slow(self);
         }
         let Tell { to, message, options, _index } = self;
+        let _span = tracing::trace_span!("send", mailbox = %to.mailbox.name, message = M::NAME).entered();
         let sending = to.sending(&options, false);
         let mut batch = Batch::default();
         let head = match sending.batch(&message, &mut batch) {

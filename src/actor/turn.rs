@@ -11,6 +11,7 @@ use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 
 use futures_util::FutureExt;
+use tracing::Instrument;
 
 use super::context::{Context, Effects, Settling, Turn};
 use super::failure::Failure;
@@ -137,7 +138,11 @@ impl<A: Actor> Worker<A> {
             None => return Err(Ending::NoActor),
         };
         let ran = {
-            let handler = IN_TURN.scope((), A::Messages::dispatch(sum, &mut actor, &mut context, keep));
+            let span =
+                tracing::debug_span!("turn", actor = %self.mailbox.name, message = %stub.head.id, attempt);
+            let handler = IN_TURN
+                .scope((), A::Messages::dispatch(sum, &mut actor, &mut context, keep))
+                .instrument(span);
             let handler = AssertUnwindSafe(handler).catch_unwind();
             tokio::select! {
                 biased;

@@ -148,6 +148,8 @@ pub(crate) struct Worker<A: Actor> {
     unsynced: usize,
     last: Option<Admitted>,
     overfilled: Vec<MailboxId>,
+    /// Letters since the start, for the reports.
+    reported: u32,
 }
 
 impl<A: Actor> Worker<A> {
@@ -183,6 +185,7 @@ impl<A: Actor> Worker<A> {
             unsynced: 0,
             last: None,
             overfilled: Vec::new(),
+            reported: 0,
         };
         match worker.make_actor() {
             Ok(()) => Ok(worker),
@@ -193,15 +196,14 @@ impl<A: Actor> Worker<A> {
 
     /// Makes the actor from its factory and what was last committed.
     fn make_actor(&mut self) -> Result<(), Unmade> {
-        let stored = self.state.load(&self.runtime, self.saved.as_deref()).map_err(Unmade::Unreadable)?;
-        let actor = match stored {
-            Some(actor) => actor,
-            None => {
-                let made = std::panic::catch_unwind(AssertUnwindSafe(|| (self.factory)()));
-                made.map_err(|panic| Unmade::Panicked(panic_text(&*panic)))?
-            }
+        // the factory and a `Deserialize` are user code: a panic in them ends neither the task nor the caller
+        let make = || match self.state.load(&self.runtime, self.saved.as_deref())? {
+            Some(actor) => Ok(actor),
+            None => Ok((self.factory)()),
         };
-        self.actor = Some(actor);
+        let made = std::panic::catch_unwind(AssertUnwindSafe(make));
+        let made = made.map_err(|panic| Unmade::Panicked(panic_text(&*panic)))?;
+        self.actor = Some(made.map_err(Unmade::Unreadable)?);
         Ok(())
     }
 
@@ -253,7 +255,9 @@ impl<A: Actor> Worker<A> {
         self.wait_for_actor().await?;
         match self.next_letter().await? {
             Some(letter) => self.turn(letter).await,
-            None if control == Control::Drain && self.held.iter().all(Option::is_none) => self.end_when_drained(),
+            None if control == Control::Drain && self.held.iter().all(Option::is_none) => {
+                self.end_when_drained()
+            }
             None => self.wait_for_mail().await,
         }
     }
@@ -285,7 +289,10 @@ impl<A: Actor> Worker<A> {
             let due = self.tried.get(&letter.head.id).map(|attempts| attempts.not_before);
             match due.filter(|due| self.strict && *due > now) {
                 Some(due) => self.hold(letter, due),
-                None => return Ok(Some(letter)),
+                None => {
+                    self.report_waiting(Some(now.since(letter.head.sent_at)));
+                    return Ok(Some(letter));
+                }
             }
         }
         Ok(self.mailbox.pop_volatile())
@@ -383,13 +390,17 @@ impl<A: Actor> Worker<A> {
             () = retry => {}
             _ = control.changed() => self.intake.look_again(),
         }
-        self.report_waiting();
         Ok(())
     }
 
-    fn report_waiting(&self) {
+    /// Tells the observer how much waits, and for how long the oldest has: now and then, for it takes the store's lock.
+    fn report_waiting(&mut self, oldest: Option<Duration>) {
+        self.reported = self.reported.wrapping_add(1);
+        if self.reported % TURNS_AT_ONCE != 1 {
+            return;
+        }
         if let Some((count, _)) = self.runtime.ledger.store().depth(self.mailbox.id) {
-            self.runtime.observer.event(&Event::Waiting { actor: &self.mailbox.name, count, oldest: None });
+            self.runtime.observer.event(&Event::Waiting { actor: &self.mailbox.name, count, oldest });
         }
     }
 

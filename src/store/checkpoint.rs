@@ -209,6 +209,7 @@ impl Checkpointer {
 
     /// Does the next piece of work, if there is one: a stage of a checkpoint, or a spare segment.
     pub(super) fn step(&mut self) -> Step {
+        let _span = tracing::debug_span!("checkpoint", before = self.manifest.checkpoint).entered();
         let done = match std::mem::replace(&mut self.stage, Stage::Idle) {
             Stage::Idle => self.look(),
             Stage::Frozen(frozen) => Ok(self.start_when_durable(frozen)),

@@ -65,6 +65,7 @@ impl Committer {
     }
 
     fn write(&mut self, group: &SealedGroup) -> Result<(), StoreError> {
+        let _span = tracing::trace_span!("commit", first = group.first, commits = group.commits).entered();
         let durable = self.shared.durable.load(Ordering::Acquire);
         let bytes = self.journal.write(group, durable)?;
         if cfg!(steadfast_bug = "ack_before_sync") {

@@ -66,6 +66,7 @@ pub(super) fn open(
     segment_size: u64,
     spares: usize,
 ) -> Result<Recovered, StoreError> {
+    let _span = tracing::info_span!("recovery", store = %place.root.display()).entered();
     finish_or_undo_creation(place)?;
     let manifest = match Manifest::read(&*place.medium, &place.root)? {
         Some(manifest) => manifest,

@@ -104,7 +104,7 @@ impl<A: Actor> ActorRef<A> {
     /// A handle of which only that it takes `M` is known.
     pub fn recipient<M, I: 'static>(&self) -> Recipient<M>
     where
-        M: Message + Unpin,
+        M: Message,
         A::Messages: Contains<M, I>,
     {
         Recipient { target: Arc::new(Erased::<A, M, I> { actor: self.clone(), _index: PhantomData }) }
@@ -248,7 +248,7 @@ struct Erased<A: Actor, M, I> {
 impl<A, M, I: 'static> Takes<M> for Erased<A, M, I>
 where
     A: Actor,
-    M: Message + Unpin,
+    M: Message,
     A::Messages: Contains<M, I>,
 {
     fn tell(&self, message: M) -> Boxed<'_, Result<MessageId, SendError<M>>> {

@@ -704,10 +704,13 @@ enum SendState<'a, A: Actor, M, I> {
     Waiting(Pin<Box<dyn Future<Output = Result<MessageId, SendError<M>>> + Send + 'a>>),
 }
 
+/// The message is only ever moved, never pinned.
+impl<A: Actor, M, I> Unpin for SendFuture<'_, A, M, I> {}
+
 impl<'a, A, M, I> Future for SendFuture<'a, A, M, I>
 where
     A: Actor,
-    M: Message + Unpin,
+    M: Message,
     I: 'static,
     A::Messages: Contains<M, I>,
 {
@@ -779,7 +782,7 @@ where
 impl<'a, A, M, I> IntoFuture for Tell<'a, A, M, I>
 where
     A: Actor,
-    M: Message + Unpin,
+    M: Message,
     I: 'static,
     A::Messages: Contains<M, I>,
 {

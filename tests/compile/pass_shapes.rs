@@ -10,7 +10,7 @@ actor!(ThreeDeep, (Letter<0>, (Letter<1>, (Letter<2>, (Letter<3>,)), Letter<4>))
 macro_rules! tells {
     ($actor:expr; $($n:literal)+) => {{
         let actor = $actor;
-        $(actor.tell(Letter::<$n>);)+
+        $(drop(actor.tell(Letter::<$n>));)+
     }};
 }
 

@@ -40,6 +40,10 @@ impl Ticket {
         match state.completion {
             Some(completion) => Poll::Ready(completion),
             None => {
+                if cfg!(steadfast_bug = "register-a-waker-late") {
+                    drop(state);
+                    state = lock(&self.state);
+                }
                 slot.register(&mut state.waiters, cx.waker());
                 Poll::Pending
             }

@@ -258,7 +258,10 @@ impl Shared {
         const STRIDE: u64 = 1 << 20;
         let filled = medium.create(BALLAST).and_then(|file| {
             let zeros = vec![0; STRIDE.min(self.ballast) as usize];
-            (0..self.ballast.div_ceil(STRIDE)).try_for_each(|index| file.write_at(index * STRIDE, &zeros))
+            (0..self.ballast.div_ceil(STRIDE)).try_for_each(|index| file.write_at(index * STRIDE, &zeros))?;
+            // without this a power cut would take it back
+            file.sync()?;
+            medium.sync_dir("")
         });
         if filled.is_err() {
             let _ = medium.remove(BALLAST);

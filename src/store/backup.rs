@@ -56,13 +56,13 @@ fn must_be_empty(to: &Path) -> Result<(), StoreError> {
 }
 
 /// While it lives no checkpoint begins to write.
-struct Rest<'a> {
+pub(super) struct Rest<'a> {
     shared: &'a Shared,
 }
 
 impl Shared {
     /// Waits for a checkpoint of all that is admitted, and keeps the engine as it is then.
-    fn hold_engine(&self) -> Result<Rest<'_>, StoreError> {
+    pub(super) fn hold_engine(&self) -> Result<Rest<'_>, StoreError> {
         const LOOK_AGAIN: Duration = Duration::from_millis(100);
         /// Looks at a full disk before this gives up: half a minute.
         const PATIENCE: u32 = 300;

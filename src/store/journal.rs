@@ -105,7 +105,8 @@ impl Segments {
             state.next_spare
         };
         let name = spare(number);
-        let made = self.prewrite(&name).map_err(|e| self.fault(&name, "pre-writing a journal segment", e));
+        let made = self.has_room().and_then(|()| self.prewrite(&name));
+        let made = made.map_err(|e| self.fault(&name, "pre-writing a journal segment", e));
         if made.is_err() {
             // a part of a segment is of no use, and its room may be needed
             let _ = self.medium.remove(&name);
@@ -113,6 +114,14 @@ impl Segments {
         made?;
         self.state().spares.push(number);
         Ok(())
+    }
+
+    /// Asked first: finding out by writing would fill the device to its last byte, at every try.
+    fn has_room(&self) -> std::io::Result<()> {
+        match self.medium.free_space()? >= self.size {
+            true => Ok(()),
+            false => Err(std::io::ErrorKind::StorageFull.into()),
+        }
     }
 
     fn prewrite(&self, name: &str) -> std::io::Result<()> {

@@ -19,7 +19,7 @@ use super::census::Census;
 use super::checkpoint::Writer;
 use super::cursor::Cursor;
 use super::disk::Disk;
-use super::engine::{Engine, EngineError, EngineKind};
+use super::engine::{Engine, EngineKind};
 use super::fault::StoreError;
 use super::group::{self, Replayed};
 use super::journal::{Journal, Segments, Tail};
@@ -69,6 +69,25 @@ pub(super) fn open(
     segment_size: u64,
     spares: usize,
 ) -> Result<Recovered, StoreError> {
+    match recover(place, bounds, segment_size, spares, bounds.overlay) {
+        // a store must open on a full disk, or it could never be drained: the ballast is there for this, and what
+        // would be moved to the engine stays in memory
+        Err(StoreError::Full { .. }) => {
+            let _ = place.medium.remove(BALLAST);
+            recover(place, bounds, segment_size, spares, usize::MAX)
+        }
+        opened => opened,
+    }
+}
+
+/// Recovers, holding about `spill_at` bytes of the journal in memory.
+fn recover(
+    place: &Place,
+    bounds: Bounds,
+    segment_size: u64,
+    spares: usize,
+    spill_at: usize,
+) -> Result<Recovered, StoreError> {
     finish_or_undo_creation(place)?;
     let manifest = match Manifest::read(&*place.medium, &place.root)? {
         Some(manifest) => {
@@ -90,6 +109,7 @@ pub(super) fn open(
         engine: &*engine,
         admission: Admission::new(bounds, manifest.checkpoint),
         census,
+        spill_at,
         report: Report { clean: clean.is_some(), ..Report::default() },
     };
     let tail = replay.journal(&segments, clean)?;
@@ -99,7 +119,7 @@ pub(super) fn open(
         admission.epoch_first = super::admission::next_epoch(tail.last);
     }
     segments.adopt_spares()?;
-    make_spares(place, &segments, spares)?;
+    make_spares(&segments, spares)?;
     let segments = Arc::new(segments);
     let journal = Journal::open(segments.clone(), manifest.store, tail, admission.epoch_first)?;
     admission.room = segments.room();
@@ -107,14 +127,13 @@ pub(super) fn open(
 }
 
 /// One spare is enough to open, so that a store can be drained on a full disk.
-fn make_spares(place: &Place, segments: &Segments, wanted: usize) -> Result<(), StoreError> {
+fn make_spares(segments: &Segments, wanted: usize) -> Result<(), StoreError> {
     while segments.spares() < wanted {
         match segments.make_spare() {
             Err(StoreError::Full { .. }) if segments.spares() > 0 => {
                 segments.set_disk_full(true);
                 return Ok(());
             }
-            Err(StoreError::Full { .. }) if place.medium.remove(BALLAST).is_ok() => {}
             made => made?,
         }
     }
@@ -124,16 +143,18 @@ fn make_spares(place: &Place, segments: &Segments, wanted: usize) -> Result<(), 
 /// A creation that did not finish accepted nothing: what is there of it is removed.
 fn finish_or_undo_creation(place: &Place) -> Result<(), StoreError> {
     let medium = &*place.medium;
+    let listed = medium.list("").map_err(|e| StoreError::io(&place.root, "listing the store", e))?;
+    if !listed.iter().any(|name| name == CREATING) {
+        return Ok(());
+    }
+    // nobody was given the store before its mark was gone for good
+    if let Some(manifest) = Manifest::read(medium, &place.root)?
+        && (manifest.high_water > 0 || manifest.checkpoint > 0 || manifest.clean.is_some())
+    {
+        let what = "it says that the store was never finished, but the manifest tells of commits; remove it";
+        return Err(StoreError::damaged(place.root.join(CREATING), what));
+    }
     let undo = || {
-        if !medium.list("")?.iter().any(|name| name == CREATING) {
-            return Ok(());
-        }
-        if let Ok(Some(manifest)) = Manifest::read(medium, &place.root)
-            && (manifest.high_water > 0 || manifest.checkpoint > 0 || manifest.clean.is_some())
-        {
-            let why = "the store beside it has accepted commits, so the file is no trace of its creation";
-            return Err(std::io::Error::other(why));
-        }
         for file in list_or_empty(medium, JOURNAL)? {
             medium.remove(&format!("{JOURNAL}/{file}"))?;
         }
@@ -227,12 +248,7 @@ fn open_engine(place: &Place, mut manifest: Manifest) -> Result<OpenEngine, Stor
     }
     // a process that ended within this function leaves the claim of a clean close with an engine that was opened
     let sealed = clean.is_some() && !place.engine.was_opened_since_close()?;
-    let open = || place.engine.open(clean.as_ref().map(|clean| &clean.seal));
-    let engine = match open() {
-        // an engine needs room to open; the ballast is there for this
-        Err(EngineError::Full { .. }) if place.medium.remove(BALLAST).is_ok() => open()?,
-        opened => opened?,
-    };
+    let engine = place.engine.open(clean.as_ref().map(|clean| &clean.seal))?;
     if clean.is_some() {
         manifest.write(&*place.medium, &place.root)?;
     }
@@ -429,6 +445,7 @@ struct Replay<'a> {
     engine: &'a dyn Engine,
     admission: Admission,
     census: Census,
+    spill_at: usize,
     report: Report,
 }
 
@@ -531,7 +548,7 @@ impl Replay<'_> {
 
     /// A journal longer than the overlay may be is moved to the engine on the way.
     fn spill(&mut self) -> Result<(), StoreError> {
-        if self.admission.active.bytes() < self.admission.bounds.overlay {
+        if self.admission.active.bytes() < self.spill_at {
             return Ok(());
         }
         let frozen = self.admission.freeze();

@@ -11,6 +11,7 @@
 //! engine · [`recovery`], [`manifest`] the way back · [`read`] who asks · [`medium`], [`engine`] the two seams.
 
 mod admission;
+mod backup;
 mod batch;
 mod census;
 mod checkpoint;
@@ -40,9 +41,11 @@ mod sealed;
 mod segment;
 mod simulated;
 mod sled;
+#[cfg(test)]
+mod tests;
 mod ticket;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -143,6 +146,8 @@ struct Shared {
     work: Condvar,
     /// The checkpointer sleeps here, with the admission's lock.
     chores: Condvar,
+    /// Backups sleep here until a checkpoint has ended, and a close until the backups have, with the admission's lock.
+    engine_rests: Condvar,
     durable: AtomicU64,
     /// Notified whenever senders that were told [`Refusal::Busy`] should try again.
     eased: Notify,
@@ -158,8 +163,6 @@ struct Shared {
     checkpoint_every: usize,
     mark_every: Duration,
     ballast: u64,
-    /// Backups in progress: the engine must not move meanwhile.
-    holds: AtomicUsize,
 }
 
 impl Shared {
@@ -209,6 +212,13 @@ impl Shared {
         self.eased.notify_waiters();
         self.work.notify_all();
         self.chores.notify_all();
+        self.engine_rests.notify_all();
+    }
+
+    /// With the lock: a checkpointer about to sleep has looked before, or hears it.
+    fn ask_for_checkpoint(&self, _admission: &MutexGuard<'_, Admission>) {
+        self.checkpoint_asked.store(true, Ordering::Release);
+        self.chores.notify_one();
     }
 
     fn with_engine<T>(
@@ -240,9 +250,11 @@ impl Shared {
     /// Sets room aside again; without room for it the next full disk simply comes sooner.
     fn restore_ballast(&self) {
         let medium = &self.segments.medium;
-        if self.ballast == 0 || medium.open(BALLAST).is_ok() {
+        let whole = || medium.open(BALLAST)?.len().map(|len| len >= self.ballast);
+        if self.ballast == 0 || whole().unwrap_or(false) {
             return;
         }
+        let _ = medium.remove(BALLAST);
         let enough = medium.free_space().is_ok_and(|free| free > 4 * self.ballast);
         if !enough {
             return;
@@ -250,7 +262,10 @@ impl Shared {
         const STRIDE: u64 = 1 << 20;
         let filled = medium.create(BALLAST).and_then(|file| {
             let zeros = vec![0; STRIDE.min(self.ballast) as usize];
-            (0..self.ballast.div_ceil(STRIDE)).try_for_each(|index| file.write_at(index * STRIDE, &zeros))
+            (0..self.ballast.div_ceil(STRIDE)).try_for_each(|index| file.write_at(index * STRIDE, &zeros))?;
+            // without this a power cut would take it back
+            file.sync()?;
+            medium.sync_dir("")
         });
         if filled.is_err() {
             let _ = medium.remove(BALLAST);
@@ -283,6 +298,7 @@ impl Store {
             admission: Mutex::new(admission),
             work: Condvar::new(),
             chores: Condvar::new(),
+            engine_rests: Condvar::new(),
             eased: Notify::new(),
             engine: RwLock::new(Some(engine)),
             place,
@@ -296,7 +312,6 @@ impl Store {
             checkpoint_every: config.segment as usize,
             mark_every: config.mark_every,
             ballast: config.ballast,
-            holds: AtomicUsize::new(0),
         });
         shared.restore_ballast();
         let committer = Committer::new(shared.clone(), journal);
@@ -504,8 +519,7 @@ impl Store {
             if *checkpointed.borrow_and_update() >= number {
                 return Ok(number);
             }
-            self.shared.checkpoint_asked.store(true, Ordering::Release);
-            self.shared.chores.notify_one();
+            self.shared.ask_for_checkpoint(&self.shared.admission());
             tokio::select! {
                 _ = checkpointed.changed() => {}
                 failure = failed.wait_for(Option::is_some) => {

@@ -9,7 +9,7 @@ mod timekeeper;
 use std::any::Any;
 use std::fmt;
 use std::future::Future;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -130,6 +130,17 @@ impl System {
     /// The time, by the system's clock.
     pub fn now(&self) -> Timestamp {
         self.inner.runtime.ledger.clock().now()
+    }
+
+    /// Writes a consistent copy of the store to an empty directory while the system runs: everything that was durable when it was
+    /// called, in a form that [`System::open`] opens. Returns the number of the last commit in it.
+    ///
+    /// # Errors
+    /// The directory is not empty, there is no room, or the store failed. What was written then is no store.
+    pub async fn backup(&self, to: impl Into<PathBuf>) -> Result<u64, StoreError> {
+        let to = to.into();
+        self.inner.runtime.ledger.store().durable_now().await?;
+        self.inner.runtime.ledger.blocking(move |store| store.backup(&to)).await
     }
 
     /// Ends all actors, in reverse order of their start: each after the turn that runs; turns that still run at the deadline are

@@ -175,6 +175,15 @@ pub(super) struct Room {
     pub(super) disk_full: bool,
 }
 
+/// Whether the engine stands between two checkpoints, and who needs it to.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct EngineUse {
+    /// A checkpoint has begun to write and is not recorded yet.
+    pub(super) moves: bool,
+    /// Backups in progress: no checkpoint begins to write meanwhile.
+    pub(super) holds: usize,
+}
+
 /// The first number of the epoch after that of `last`: a number that was lost with a torn tail is never given again.
 pub(super) fn next_epoch(last: u64) -> u64 {
     const SEQUENCE_BITS: u32 = 44;
@@ -195,6 +204,7 @@ pub(super) struct Admission {
     /// Finished checkpoints: while it stands, what the engine said holds for keys the overlay does not have.
     pub(super) stamp: u64,
     pub(super) room: Room,
+    pub(super) engine: EngineUse,
     /// Bytes admitted since the last freeze.
     pub(super) since_freeze: usize,
     pub(super) urgent: bool,
@@ -221,6 +231,7 @@ impl Admission {
             mailboxes: HashMap::new(),
             stamp: 0,
             room: Room::default(),
+            engine: EngineUse::default(),
             since_freeze: 0,
             urgent: false,
             failed: None,
@@ -331,15 +342,15 @@ impl Admission {
         if size > self.bounds.batch {
             return Err(Refusal::TooLarge { bytes: size as u64, limit: self.bounds.batch as u64 });
         }
-        let reserve = if origin == Origin::Outside { self.bounds.reserve } else { 0 };
-        let wanted = (self.pending + self.filling.bytes.len() + size) as u64 + reserve;
-        if wanted > self.room.usable {
-            return Err(if self.room.disk_full { Refusal::NoRoom } else { Refusal::Busy });
+        let keeps_reserve = origin == Origin::Outside && !cfg!(steadfast_bug = "spend-the-reserve");
+        let reserve = if keeps_reserve { self.bounds.reserve } else { 0 };
+        let groups = self.pending + group::padded(self.filling.bytes.len()) + group::padded(size);
+        let wanted = groups as u64 + reserve;
+        if wanted <= self.room.usable && !(origin == Origin::Outside && self.is_pressed()) {
+            return Ok(());
         }
-        if origin == Origin::Outside && self.is_pressed() {
-            return Err(Refusal::Busy);
-        }
-        Ok(())
+        // on a full disk also what is only slow would not end: a checkpoint may find no room
+        Err(if self.room.disk_full { Refusal::NoRoom } else { Refusal::Busy })
     }
 
     /// Whether senders from outside are to wait.
@@ -416,7 +427,7 @@ impl Admission {
     }
 
     fn delete(&mut self, key: Vec<u8>) {
-        if cfg!(steadfast_bug = "cancel_across_generations") && self.active.cells.remove(&key).is_some() {
+        if cfg!(steadfast_bug = "cancel-across-generations") && self.active.cells.remove(&key).is_some() {
             return;
         }
         // always a tombstone: whether the engine has the key is not known here
@@ -459,7 +470,7 @@ impl Admission {
         let full = std::mem::replace(&mut self.filling, empty);
         let bytes = Arc::new(full.bytes);
         self.active.group_sealed(full.id, &bytes);
-        self.pending += bytes.len();
+        self.pending += group::padded(bytes.len());
         self.sealed.push_back(SealedGroup {
             bytes,
             first: full.first,

@@ -164,7 +164,11 @@ impl Writer {
     ) -> Result<(), StoreError> {
         let end = keys::page(log, front.saturating_add(1));
         let pages = engine.range(&keys::page(log, 0), &end, BATCH_WRITES + 1)?;
-        let done = if empty { pages.len() } else { pages.len().saturating_sub(1) };
+        let done = if empty || cfg!(steadfast_bug = "trim-too-early") {
+            pages.len()
+        } else {
+            pages.len().saturating_sub(1)
+        };
         for (key, _) in pages.into_iter().take(done.min(BATCH_WRITES)) {
             self.census.delete(engine, key, batch)?;
         }
@@ -196,7 +200,7 @@ enum Stage {
     Idle,
     Frozen(Arc<Frozen>),
     Writing(Box<Writer>),
-    Written(u64),
+    Written(Arc<Frozen>),
     Flushed(u64),
     Recorded(u64),
 }
@@ -212,9 +216,9 @@ impl Checkpointer {
         let _span = tracing::debug_span!("checkpoint", before = self.manifest.checkpoint).entered();
         let done = match std::mem::replace(&mut self.stage, Stage::Idle) {
             Stage::Idle => self.look(),
-            Stage::Frozen(frozen) => Ok(self.start_when_durable(frozen)),
+            Stage::Frozen(frozen) => self.start(frozen),
             Stage::Writing(writer) => self.write(writer),
-            Stage::Written(number) => self.flush(number),
+            Stage::Written(frozen) => self.flush(frozen),
             Stage::Flushed(number) => self.record(number),
             Stage::Recorded(number) => self.recycle(number),
         };
@@ -225,7 +229,7 @@ impl Checkpointer {
     }
 
     fn look(&mut self) -> Result<Step, StoreError> {
-        if self.keep_spares() {
+        if self.keep_spares()? {
             return Ok(Step::Worked);
         }
         let mut admission = self.shared.admission();
@@ -245,33 +249,43 @@ impl Checkpointer {
     }
 
     /// Makes a spare segment when one is wanting; a full disk is remembered and tried again, not a failure.
-    fn keep_spares(&self) -> bool {
+    fn keep_spares(&self) -> Result<bool, StoreError> {
         let segments = &self.shared.segments;
-        if segments.spares() >= self.shared.spares {
-            return false;
+        if segments.spares() >= self.shared.spares || self.shared.has_failed() {
+            return Ok(false);
         }
         let made = segments.make_spare();
         segments.set_disk_full(made.is_err());
-        if let Err(error) = &made
-            && !matches!(error, StoreError::Full { .. })
-        {
-            self.shared.fail(error.clone());
-            return true;
-        }
         self.shared.admission().room = segments.room();
         self.shared.eased.notify_waiters();
-        made.is_ok()
+        match made {
+            Ok(()) => Ok(true),
+            Err(StoreError::Full { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
-    fn start_when_durable(&mut self, frozen: Arc<Frozen>) -> Step {
-        let durable = self.shared.durable.load(Ordering::Acquire) >= frozen.generation.last;
-        if durable || cfg!(steadfast_bug = "checkpoint_before_durable") {
+    /// Begins to write once every commit in the generation is durable and no backup wants the engine at rest.
+    fn start(&mut self, frozen: Arc<Frozen>) -> Result<Step, StoreError> {
+        if self.may_start(&mut self.shared.admission(), &frozen) {
+            if cfg!(steadfast_bug = "drop-the-overlay-early") {
+                self.shared.admission().drop_frozen();
+            }
             let writer = Writer::new(frozen, self.census.clone(), self.manifest.checkpoint);
             self.stage = Stage::Writing(Box::new(writer));
-            return Step::Worked;
+            return Ok(Step::Worked);
         }
         self.stage = Stage::Frozen(frozen);
-        Step::Idle
+        // turns need journal room also while a checkpoint has to wait
+        Ok(if self.keep_spares()? { Step::Worked } else { Step::Idle })
+    }
+
+    fn may_start(&self, admission: &mut Admission, frozen: &Frozen) -> bool {
+        let durable = self.shared.durable.load(Ordering::Acquire) >= frozen.generation.last
+            || cfg!(steadfast_bug = "checkpoint-before-durable");
+        let rests = admission.engine.holds > 0 && !cfg!(steadfast_bug = "back-up-a-moving-engine");
+        admission.engine.moves |= durable && !rests;
+        durable && admission.engine.moves
     }
 
     fn write(&mut self, mut writer: Box<Writer>) -> Result<Step, StoreError> {
@@ -294,7 +308,7 @@ impl Checkpointer {
             }
             Ok(None) => {
                 self.census = writer.census;
-                self.stage = Stage::Written(frozen.generation.last);
+                self.stage = Stage::Written(frozen);
             }
             Err(StoreError::Full { .. }) => return self.reopen_full_engine(frozen),
             Err(error) => return Err(error),
@@ -305,10 +319,7 @@ impl Checkpointer {
     /// There was no room for a checkpoint. Nothing is lost: the journal has it all. The engine must be opened again
     /// before it is used, and the checkpoint starts again once there is room.
     fn reopen_full_engine(&mut self, frozen: Arc<Frozen>) -> Result<Step, StoreError> {
-        self.shared.segments.set_disk_full(true);
-        self.shared.admission().room = self.shared.segments.room();
-        self.shared.eased.notify_waiters();
-        self.shared.release_ballast();
+        self.make_room();
         self.shared.reopen_engine()?;
         self.census = self.shared.with_engine(Census::read)?.1;
         tracing::warn!("no room for a checkpoint: senders are refused until there is");
@@ -316,36 +327,65 @@ impl Checkpointer {
         Ok(Step::Idle)
     }
 
-    fn flush(&mut self, number: u64) -> Result<Step, StoreError> {
-        self.shared.with_engine(|engine| Ok(engine.flush()?))?;
-        self.stage = Stage::Flushed(number);
+    /// Says that the disk is full, and gives back what was set aside for this.
+    fn make_room(&self) {
+        self.shared.segments.set_disk_full(true);
+        self.shared.admission().room = self.shared.segments.room();
+        self.shared.eased.notify_waiters();
+        self.shared.release_ballast();
+    }
+
+    fn flush(&mut self, frozen: Arc<Frozen>) -> Result<Step, StoreError> {
+        let flushes = !cfg!(steadfast_bug = "manifest-before-flush");
+        match self.shared.with_engine(|engine| if flushes { Ok(engine.flush()?) } else { Ok(()) }) {
+            Ok(()) => self.stage = Stage::Flushed(frozen.generation.last),
+            // what was applied may not have reached the disk: all of it is written again
+            Err(StoreError::Full { .. }) => return self.reopen_full_engine(frozen),
+            Err(error) => return Err(error),
+        }
         Ok(Step::Worked)
     }
 
     fn record(&mut self, number: u64) -> Result<Step, StoreError> {
-        if cfg!(steadfast_bug = "recycle_before_manifest") {
+        if cfg!(steadfast_bug = "recycle-before-manifest") {
             self.shared.segments.recycle(number, self.shared.spares)?;
         }
-        self.manifest.checkpoint = number;
-        self.manifest.first_segment = self.shared.segments.first_needed(number);
-        self.manifest.high_water = self.shared.durable.load(Ordering::Acquire);
-        self.manifest.write(&*self.shared.segments.medium, &self.shared.segments.root)?;
-        self.stage = Stage::Recorded(number);
-        Ok(Step::Worked)
+        let mut manifest = self.manifest.clone();
+        manifest.checkpoint = number;
+        manifest.first_segment = self.shared.segments.first_needed(number);
+        manifest.high_water = self.shared.durable.load(Ordering::Acquire);
+        match manifest.write(&*self.shared.segments.medium, &self.shared.segments.root) {
+            Ok(()) => {
+                self.manifest = manifest;
+                self.stage = Stage::Recorded(number);
+                Ok(Step::Worked)
+            }
+            // the old manifest is still there, and still true
+            Err(StoreError::Full { .. }) => {
+                self.make_room();
+                self.stage = Stage::Flushed(number);
+                Ok(Step::Idle)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn recycle(&mut self, number: u64) -> Result<Step, StoreError> {
         self.shared.admission().drop_frozen();
         self.shared.segments.recycle(number, self.shared.spares)?;
         self.shared.restore_ballast();
+        // there was room for a checkpoint; whether there is for a spare is found when one is wanting
+        self.shared.segments.set_disk_full(false);
         let room = self.shared.segments.room();
         let (bytes, slowed) = {
             let mut admission = self.shared.admission();
             admission.room = room;
+            admission.engine.moves = false;
             (admission.active.bytes() as u64, admission.is_pressed())
         };
         self.shared.eased.notify_waiters();
         self.shared.checkpointed.send_replace(number);
+        self.shared.engine_rests.notify_all();
         let (took, age) = (self.began.elapsed(), self.previous.elapsed());
         self.previous = Stopwatch::start();
         self.shared.observer.event(&Event::Checkpointed { number, writes: self.writes, took, age });
@@ -358,26 +398,32 @@ impl Checkpointer {
     }
 
     /// Writes the high-water mark when the journal has grown since the last manifest.
-    fn mark_high_water(&mut self) -> Result<(), StoreError> {
+    pub(super) fn mark_high_water(&mut self) -> Result<(), StoreError> {
         let durable = self.shared.durable.load(Ordering::Acquire);
         if !matches!(self.stage, Stage::Idle) || self.manifest.high_water == durable {
             return Ok(());
         }
-        self.manifest.high_water = durable;
-        self.manifest.write(&*self.shared.segments.medium, &self.shared.segments.root)
+        let manifest = Manifest { high_water: durable, ..self.manifest.clone() };
+        match manifest.write(&*self.shared.segments.medium, &self.shared.segments.root) {
+            Ok(()) => self.manifest = manifest,
+            // the mark is written again with the next manifest
+            Err(StoreError::Full { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 
     /// Drives the steps until the store closes or fails. Gives itself back for the clean close.
     pub(super) fn run(mut self) -> Self {
         const RETRY: Duration = Duration::from_millis(500);
         let mut marked = Stopwatch::start();
-        loop {
+        while !self.shared.has_failed() {
             match self.step() {
                 Step::Worked => continue,
                 Step::Failed => return self,
                 Step::Idle => {}
             }
-            if self.shared.is_closing() || self.shared.has_failed() {
+            if self.shared.is_closing() {
                 return self;
             }
             if marked.elapsed() >= self.shared.mark_every {
@@ -394,18 +440,24 @@ impl Checkpointer {
                 drop(self.shared.wait(&self.shared.chores, admission, Some(pause)));
             }
         }
+        self
     }
 
     fn has_work(&self, admission: &Admission) -> bool {
+        let segments = &self.shared.segments;
+        let has_room = !segments.room().disk_full;
+        let wants_spare = segments.spares() < self.shared.spares && has_room;
         match &self.stage {
             Stage::Idle => {
-                admission.wants_checkpoint(self.shared.checkpoint_every)
+                wants_spare
+                    || admission.wants_checkpoint(self.shared.checkpoint_every)
                     || self.shared.checkpoint_asked.load(Ordering::Acquire)
             }
             Stage::Frozen(frozen) => {
-                !self.shared.segments.room().disk_full
-                    && self.shared.durable.load(Ordering::Acquire) >= frozen.generation.last
+                let durable = self.shared.durable.load(Ordering::Acquire) >= frozen.generation.last;
+                wants_spare || has_room && durable && (admission.engine.moves || admission.engine.holds == 0)
             }
+            Stage::Flushed(_) => has_room,
             _ => true,
         }
     }
@@ -413,26 +465,46 @@ impl Checkpointer {
     /// The last checkpoint, and the seal that says nothing may change from here on. Every commit must be durable and
     /// nothing admitted any more.
     pub(super) fn close(mut self) -> Result<(), StoreError> {
-        while !matches!(self.stage, Stage::Idle) {
-            match self.step() {
-                Step::Worked => {}
-                Step::Idle => {
-                    return Err(StoreError::Full { path: "the engine".into(), what: "a checkpoint".into() });
-                }
-                Step::Failed => return Err(self.shared.failure().unwrap_or(StoreError::Closed)),
-            }
-        }
+        self.wait_for_backups();
+        self.finish()?;
         let frozen = self.shared.admission().freeze();
         let last = frozen.generation.last;
         self.stage = Stage::Frozen(frozen);
-        while !matches!(self.stage, Stage::Idle) {
-            if self.step() != Step::Worked {
-                return Err(self.shared.failure().unwrap_or(StoreError::Closed));
-            }
-        }
+        self.finish()?;
         let seal = self.shared.close_engine()?;
         self.manifest.high_water = last;
         self.manifest.clean = Some(super::manifest::CleanClose { last, seal });
-        self.manifest.write(&*self.shared.segments.medium, &self.shared.segments.root)
+        let write = || self.manifest.write(&*self.shared.segments.medium, &self.shared.segments.root);
+        match write() {
+            Err(StoreError::Full { .. }) => {
+                self.shared.release_ballast();
+                write()
+            }
+            written => written,
+        }
+    }
+
+    fn wait_for_backups(&self) {
+        let mut admission = self.shared.admission();
+        while admission.engine.holds > 0 {
+            admission = self.shared.wait(&self.shared.engine_rests, admission, None);
+        }
+    }
+
+    /// Takes the checkpoint in progress to its end. A disk that was full gets one more chance: the ballast is gone now.
+    fn finish(&mut self) -> Result<(), StoreError> {
+        let mut chances = 2;
+        while !matches!(self.stage, Stage::Idle) {
+            match self.step() {
+                Step::Worked => {}
+                Step::Failed => return Err(self.shared.failure().unwrap_or(StoreError::Closed)),
+                Step::Idle if chances > 0 && self.shared.segments.room().disk_full => chances -= 1,
+                Step::Idle => {
+                    let path = self.shared.place.root.join(self.shared.place.engine.name());
+                    return Err(StoreError::Full { path, what: "the last checkpoint".into() });
+                }
+            }
+        }
+        Ok(())
     }
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use super::Shared;
 use super::admission::SealedGroup;
 use super::fault::StoreError;
+use super::group;
 use super::journal::Journal;
 use super::ticket::Completion;
 use crate::clock::Stopwatch;
@@ -68,12 +69,12 @@ impl Committer {
         let _span = tracing::trace_span!("commit", first = group.first, commits = group.commits).entered();
         let durable = self.shared.durable.load(Ordering::Acquire);
         let bytes = self.journal.write(group, durable)?;
-        if cfg!(steadfast_bug = "ack_before_sync") {
+        if cfg!(steadfast_bug = "ack-before-sync") {
             self.shared.durable.store(group.last(), Ordering::Release);
             group.ticket.complete(Completion::Durable);
         }
         let began = Stopwatch::start();
-        self.journal.sync()?;
+        self.sync()?;
         let sync = began.elapsed();
         self.shared.durable.store(group.last(), Ordering::Release);
         self.shared.observer.event(&Event::GroupSynced {
@@ -85,11 +86,20 @@ impl Committer {
         Ok(())
     }
 
+    fn sync(&self) -> Result<(), StoreError> {
+        let synced = self.journal.sync();
+        if cfg!(steadfast_bug = "retry-a-failed-sync") {
+            synced.or_else(|_| self.journal.sync())
+        } else {
+            synced
+        }
+    }
+
     fn release(&self, group: SealedGroup) -> Step {
         group.ticket.complete(Completion::Durable);
         {
             let mut admission = self.shared.admission();
-            admission.pending -= group.bytes.len();
+            admission.pending -= group::padded(group.bytes.len());
             admission.room = self.shared.segments.room();
             admission.recycle_buffer(group.bytes);
         }

@@ -22,7 +22,7 @@ pub(super) struct Segments {
     pub(super) medium: Arc<dyn Medium>,
     pub(super) root: PathBuf,
     size: u64,
-    largest_batch: u64,
+    largest_group: u64,
     state: Mutex<State>,
 }
 
@@ -39,8 +39,8 @@ struct State {
 }
 
 impl Segments {
-    pub(super) fn new(medium: Arc<dyn Medium>, root: PathBuf, size: u64, largest_batch: u64) -> Self {
-        Segments { medium, root, size, largest_batch, state: Mutex::default() }
+    pub(super) fn new(medium: Arc<dyn Medium>, root: PathBuf, size: u64, largest_group: u64) -> Self {
+        Segments { medium, root, size, largest_group, state: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -48,12 +48,12 @@ impl Segments {
     }
 
     /// What admission needs to know. A group may not fit into what is left of a segment, so a part as long as the
-    /// largest batch counts as lost in each.
+    /// largest group counts as lost in each.
     pub(super) fn room(&self) -> Room {
         let state = self.state();
-        let spares = state.spares.len() as u64 * (self.size - segment::START - self.largest_batch);
+        let spares = state.spares.len() as u64 * (self.size - segment::START - self.largest_group);
         Room {
-            usable: state.active_left.saturating_sub(self.largest_batch) + spares,
+            usable: state.active_left.saturating_sub(self.largest_group) + spares,
             live: state.closed.len() + 1,
             disk_full: state.disk_full,
         }
@@ -61,6 +61,10 @@ impl Segments {
 
     pub(super) fn set_disk_full(&self, full: bool) {
         self.state().disk_full = full;
+    }
+
+    pub(super) fn size(&self) -> u64 {
+        self.size
     }
 
     pub(super) fn spares(&self) -> usize {
@@ -101,7 +105,8 @@ impl Segments {
             state.next_spare
         };
         let name = spare(number);
-        let made = self.prewrite(&name).map_err(|e| self.fault(&name, "pre-writing a journal segment", e));
+        let made = self.has_room().and_then(|()| self.prewrite(&name));
+        let made = made.map_err(|e| self.fault(&name, "pre-writing a journal segment", e));
         if made.is_err() {
             // a part of a segment is of no use, and its room may be needed
             let _ = self.medium.remove(&name);
@@ -109,6 +114,14 @@ impl Segments {
         made?;
         self.state().spares.push(number);
         Ok(())
+    }
+
+    /// Asked first: finding out by writing would fill the device to its last byte, at every try.
+    fn has_room(&self) -> std::io::Result<()> {
+        match self.medium.free_space()? >= self.size {
+            true => Ok(()),
+            false => Err(std::io::ErrorKind::StorageFull.into()),
+        }
     }
 
     fn prewrite(&self, name: &str) -> std::io::Result<()> {
@@ -232,7 +245,7 @@ impl Journal {
     }
 
     pub(super) fn sync(&self) -> Result<(), StoreError> {
-        if cfg!(steadfast_bug = "skip_the_fsync") {
+        if cfg!(steadfast_bug = "skip-the-fsync") {
             return Ok(());
         }
         let synced = self.active.file.sync();

@@ -5,12 +5,15 @@
 //! - Nothing on disk is changed before everything needed has verified, but what an unclean exit left unfinished.
 //! - The journal continues from the engine's number without a gap, and reaches the manifest's high-water mark.
 //! - A torn tail is cut only where nothing later verifies; recovery never appends to a segment it found.
+//! - What was found is made durable before anything is built on it: a process that was killed may have left it in the
+//!   page cache alone.
 //! - Running it again after a crash at any point inside it comes to the same state.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::BALLAST;
 use super::admission::{Admission, Bounds, Limits, MailboxState};
 use super::census::Census;
 use super::checkpoint::Writer;
@@ -57,7 +60,7 @@ pub(crate) struct Report {
 }
 
 const CREATING: &str = "CREATING";
-const JOURNAL: &str = "journal";
+pub(super) const JOURNAL: &str = "journal";
 
 /// Opens the store at `place`, making it when there is none.
 pub(super) fn open(
@@ -67,42 +70,92 @@ pub(super) fn open(
     spares: usize,
 ) -> Result<Recovered, StoreError> {
     let _span = tracing::info_span!("recovery", store = %place.root.display()).entered();
+    match recover(place, bounds, segment_size, spares, bounds.overlay) {
+        // a store must open on a full disk, or it could never be drained: the ballast is there for this, and what
+        // would be moved to the engine stays in memory
+        Err(StoreError::Full { .. }) => {
+            let _ = place.medium.remove(BALLAST);
+            recover(place, bounds, segment_size, spares, usize::MAX)
+        }
+        opened => opened,
+    }
+}
+
+/// Recovers, holding about `spill_at` bytes of the journal in memory.
+fn recover(
+    place: &Place,
+    bounds: Bounds,
+    segment_size: u64,
+    spares: usize,
+    spill_at: usize,
+) -> Result<Recovered, StoreError> {
     finish_or_undo_creation(place)?;
     let manifest = match Manifest::read(&*place.medium, &place.root)? {
-        Some(manifest) => manifest,
+        Some(manifest) => {
+            // its name may be in the page cache alone, and what it does not need is removed below
+            if !cfg!(steadfast_bug = "trust-the-cached-name") {
+                let synced = place.medium.sync_dir("");
+                synced.map_err(|e| StoreError::io(&place.root, "syncing the store's directory", e))?;
+            }
+            manifest
+        }
         None => create(place, segment_size)?,
     };
     let (engine, census, manifest, clean) = open_engine(place, manifest)?;
-    let segments = Segments::new(place.medium.clone(), place.root.clone(), segment_size, bounds.batch as u64);
+    let largest_group = group::padded(bounds.batch) as u64;
+    let segments = Segments::new(place.medium.clone(), place.root.clone(), segment_size, largest_group);
     let mut replay = Replay {
         place,
         manifest: &manifest,
         engine: &*engine,
         admission: Admission::new(bounds, manifest.checkpoint),
         census,
+        spill_at,
         report: Report { clean: clean.is_some(), ..Report::default() },
     };
     let tail = replay.journal(&segments, clean)?;
     let Replay { mut admission, census, report, .. } = replay;
     admission.last = tail.last;
-    admission.epoch_first = super::admission::next_epoch(tail.last);
-    segments.adopt_spares()?;
-    while segments.spares() < spares {
-        segments.make_spare()?;
+    if !cfg!(steadfast_bug = "give-numbers-again") {
+        admission.epoch_first = super::admission::next_epoch(tail.last);
     }
+    segments.adopt_spares()?;
+    make_spares(&segments, spares)?;
     let segments = Arc::new(segments);
     let journal = Journal::open(segments.clone(), manifest.store, tail, admission.epoch_first)?;
     admission.room = segments.room();
     Ok(Recovered { admission, engine, journal, segments, manifest, census, report })
 }
 
+/// One spare is enough to open, so that a store can be drained on a full disk.
+fn make_spares(segments: &Segments, wanted: usize) -> Result<(), StoreError> {
+    while segments.spares() < wanted {
+        match segments.make_spare() {
+            Err(StoreError::Full { .. }) if segments.spares() > 0 => {
+                segments.set_disk_full(true);
+                return Ok(());
+            }
+            made => made?,
+        }
+    }
+    Ok(())
+}
+
 /// A creation that did not finish accepted nothing: what is there of it is removed.
 fn finish_or_undo_creation(place: &Place) -> Result<(), StoreError> {
     let medium = &*place.medium;
+    let listed = medium.list("").map_err(|e| StoreError::io(&place.root, "listing the store", e))?;
+    if !listed.iter().any(|name| name == CREATING) {
+        return Ok(());
+    }
+    // nobody was given the store before its mark was gone for good
+    if let Some(manifest) = Manifest::read(medium, &place.root)?
+        && (manifest.high_water > 0 || manifest.checkpoint > 0 || manifest.clean.is_some())
+    {
+        let what = "it says that the store was never finished, but the manifest tells of commits; remove it";
+        return Err(StoreError::damaged(place.root.join(CREATING), what));
+    }
     let undo = || {
-        if !medium.list("")?.iter().any(|name| name == CREATING) {
-            return Ok(());
-        }
         for file in list_or_empty(medium, JOURNAL)? {
             medium.remove(&format!("{JOURNAL}/{file}"))?;
         }
@@ -156,7 +209,7 @@ fn create(place: &Place, segment_size: u64) -> Result<Manifest, StoreError> {
     Ok(manifest)
 }
 
-fn uuid_of_a_new_store() -> Box<[u8; 16]> {
+pub(super) fn uuid_of_a_new_store() -> Box<[u8; 16]> {
     use crate::clock::Clock;
     Box::new(crate::clock::SystemClock.id().into_bytes())
 }
@@ -208,7 +261,9 @@ fn open_engine(place: &Place, mut manifest: Manifest) -> Result<OpenEngine, Stor
     if !sealed {
         // what sled dropped or changed while it opened is found here
         let counted = Census::take(&*engine)?;
-        if let Some(difference) = census.difference(&counted) {
+        if let Some(difference) = census.difference(&counted)
+            && !cfg!(steadfast_bug = "trust-the-engine")
+        {
             return Err(StoreError::damaged(place.root.join(place.engine.name()), difference));
         }
     }
@@ -253,6 +308,7 @@ fn missing_segment(place: &Place, id: u64) -> StoreError {
     StoreError::damaged(place.root.join(segment::name(id)), "the segment is missing, and it is needed")
 }
 
+/// A segment and its header, which verified.
 struct Segment {
     bytes: SegmentBytes,
     header: SegmentHeader,
@@ -290,6 +346,7 @@ fn walk(
 ) -> Result<(Tail, u64), StoreError> {
     let Some(first) = segments.first() else {
         let nothing = Tail { segment: manifest.first_segment - 1, end: 0, last: 0 };
+        must_reach(place, manifest, nothing)?;
         return Ok((nothing, 0));
     };
     let mut tail = Tail {
@@ -305,7 +362,8 @@ fn walk(
     let mut torn = 0;
     for (index, segment) in segments.iter().enumerate() {
         let SegmentHeader { previous, previous_end, last_before, .. } = segment.header;
-        if (previous, previous_end, last_before) != (tail.segment, tail.end, tail.last) {
+        let continues = (previous, previous_end, last_before) == (tail.segment, tail.end, tail.last);
+        if !continues && !cfg!(steadfast_bug = "mix-histories") {
             let what =
                 format!("it continues commit {last_before}, but the segment before ends at {}", tail.last);
             return Err(StoreError::damaged(&segment.bytes.path, what));
@@ -317,11 +375,20 @@ fn walk(
         }
         tail = Tail { segment: segment.header.id, end: offset, last };
     }
-    if tail.last < manifest.high_water {
-        let path = place.root.join(segment::name(tail.segment));
-        return Err(StoreError::Truncated { path, expected: manifest.high_water, found: tail.last });
-    }
+    must_reach(place, manifest, tail)?;
     Ok((tail, torn))
+}
+
+/// What the manifest says was durable must have been found.
+fn must_reach(place: &Place, manifest: &Manifest, tail: Tail) -> Result<(), StoreError> {
+    if tail.last >= manifest.high_water || cfg!(steadfast_bug = "forget-the-mark") {
+        return Ok(());
+    }
+    // a segment behind the last one that was read has lost its header, so it is the one to name
+    let next = segment::name(tail.segment + 1);
+    let name = if place.medium.open(&next).is_ok() { next } else { segment::name(tail.segment) };
+    let path = place.root.join(name);
+    Err(StoreError::Truncated { path, expected: manifest.high_water, found: tail.last })
 }
 
 /// Walks one segment up to `end`, or up to where nothing verifies any more.
@@ -348,6 +415,7 @@ fn walk_segment(
         return Err(StoreError::damaged(&segment.bytes.path, what));
     }
     if end.is_none()
+        && !cfg!(steadfast_bug = "cut-at-a-hole")
         && let Some(later) = segment.bytes.later_group(&manifest.store, offset, next)
     {
         let what = format!(
@@ -378,6 +446,7 @@ struct Replay<'a> {
     engine: &'a dyn Engine,
     admission: Admission,
     census: Census,
+    spill_at: usize,
     report: Report,
 }
 
@@ -386,8 +455,10 @@ impl Replay<'_> {
         let found = read_segments(self.place, self.manifest)?;
         let (place, manifest) = (self.place, self.manifest);
         let mut lasts = Vec::new();
+        let mut last_group = None;
         let (tail, cut) = walk(place, manifest, &found, |segment, header, body| {
             lasts.push((segment.header.id, header.last()));
+            last_group = Some((segment.header.id, body.start - group::HEADER..body.end));
             self.group(segment, header, body)
         })?;
         if tail.last < manifest.checkpoint {
@@ -395,6 +466,12 @@ impl Replay<'_> {
             return Err(StoreError::Truncated { path, expected: manifest.checkpoint, found: tail.last });
         }
         debug_assert!(clean.is_none_or(|last| last == tail.last));
+        if clean.is_none()
+            && let Some(last) = found.last()
+            && !cfg!(steadfast_bug = "trust-the-page-cache")
+        {
+            self.write_again(last, last_group.filter(|(id, _)| *id == last.header.id).map(|(_, at)| at))?;
+        }
         self.report.cut = cut;
         for segment in &found {
             let last = lasts.iter().rev().find(|(id, _)| *id == segment.header.id).map(|(_, last)| *last);
@@ -402,6 +479,21 @@ impl Replay<'_> {
         }
         self.clear_the_way(tail)?;
         Ok(tail)
+    }
+
+    /// Only the header of the last segment and its last group may not be durable: everything before was synced before
+    /// they were written. They are written again because a sync that failed leaves pages that are clean and lost.
+    fn write_again(&self, last: &Segment, group: Option<std::ops::Range<usize>>) -> Result<(), StoreError> {
+        let bytes = &last.bytes.bytes;
+        let header = 0..(segment::START as usize).min(bytes.len());
+        let write = || {
+            let file = self.place.medium.open(&segment::name(last.header.id))?;
+            for range in [Some(header), group].into_iter().flatten() {
+                file.write_at(range.start as u64, &bytes[range])?;
+            }
+            file.sync()
+        };
+        write().map_err(|e| StoreError::io(&last.bytes.path, "making the end of the journal durable", e))
     }
 
     /// Segments that recovery did not need, and one that was being opened, would be in the way of new ones.
@@ -457,7 +549,7 @@ impl Replay<'_> {
 
     /// A journal longer than the overlay may be is moved to the engine on the way.
     fn spill(&mut self) -> Result<(), StoreError> {
-        if self.admission.active.bytes() < self.admission.bounds.overlay {
+        if self.admission.active.bytes() < self.spill_at {
             return Ok(());
         }
         let frozen = self.admission.freeze();
@@ -481,7 +573,7 @@ pub(super) fn load_cursors(engine: &dyn Engine, mailbox: MailboxId) -> Result<[C
             *cursor = Cursor::decode(&value).ok_or_else(|| sealed::damaged(&key, "is no cursor"))?;
         }
     }
-    if cfg!(steadfast_bug = "forget_drained_positions") {
+    if cfg!(steadfast_bug = "forget-drained-positions") {
         lanes.iter_mut().filter(|lane| lane.waiting() == 0).for_each(|lane| *lane = Cursor::default());
     }
     Ok(lanes)

@@ -122,7 +122,7 @@ impl SegmentBytes {
     ) -> Option<(GroupHeader, std::ops::Range<usize>)> {
         let start = usize::try_from(offset).ok()?;
         let (header, body) = GroupHeader::verify(store, self.id, self.bytes.get(start..)?)?;
-        let in_order = header.first == next || cfg!(steadfast_bug = "replay_stale_group");
+        let in_order = header.first == next || cfg!(steadfast_bug = "replay-stale-group");
         in_order.then_some((header, start + body.start..start + body.end))
     }
 

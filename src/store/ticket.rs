@@ -40,6 +40,10 @@ impl Ticket {
         match state.completion {
             Some(completion) => Poll::Ready(completion),
             None => {
+                if cfg!(steadfast_bug = "register-a-waker-late") {
+                    drop(state);
+                    state = lock(&self.state);
+                }
                 slot.register(&mut state.waiters, cx.waker());
                 Poll::Pending
             }
@@ -104,6 +108,38 @@ mod loom_tests {
                 .collect();
             synced.store(true, Ordering::SeqCst);
             ticket.complete(Completion::Durable);
+            for waiter in waiters {
+                waiter.join().unwrap();
+            }
+        });
+    }
+
+    /// Three wait: two for a group whose sync fails, one for the group before, which was synced.
+    #[test]
+    fn loom_an_error_reaches_its_group_and_not_the_one_before() {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(2);
+        model.check(|| {
+            let (before, failing) = (Ticket::new(), Ticket::new());
+            let failed = Arc::new(AtomicBool::new(false));
+            let waiters: Vec<_> = [&before, &failing, &failing]
+                .into_iter()
+                .enumerate()
+                .map(|(index, ticket)| {
+                    let (ticket, failed) = (ticket.clone(), failed.clone());
+                    loom::thread::spawn(move || {
+                        let mut slot = Slot::default();
+                        let completion =
+                            loom::future::block_on(std::future::poll_fn(|cx| ticket.poll(cx, &mut slot)));
+                        let expected = if index == 0 { Completion::Durable } else { Completion::Failed };
+                        assert_eq!(completion, expected);
+                        assert!(index == 0 || failed.load(Ordering::SeqCst), "released before the failure");
+                    })
+                })
+                .collect();
+            before.complete(Completion::Durable);
+            failed.store(true, Ordering::SeqCst);
+            failing.complete(Completion::Failed);
             for waiter in waiters {
                 waiter.join().unwrap();
             }

@@ -83,6 +83,8 @@ pub(crate) struct StoreConfig {
     pub(crate) live_segments: usize,
     /// Bytes set aside so that a checkpoint has room on a full disk; reopening sled alone needs 17 MiB.
     pub(crate) ballast: u64,
+    /// What a mailbox may hold that nobody has set limits for.
+    pub(crate) limits: Limits,
     /// How often the high-water mark is written while nothing else writes the manifest.
     pub(crate) mark_every: Duration,
 }
@@ -95,6 +97,7 @@ impl Default for StoreConfig {
             spares: 2,
             live_segments: 12,
             ballast: 20 << 20,
+            limits: Limits { count: 1_000_000, bytes: 4 << 30 },
             mark_every: Duration::from_secs(5),
         }
     }
@@ -130,6 +133,7 @@ impl StoreConfig {
             overlay: self.overlay,
             reserve: self.segment / 2,
             segments: self.live_segments,
+            mailbox: self.limits,
         })
     }
 
@@ -453,7 +457,7 @@ impl Store {
             let stamp = {
                 let mut admission = self.shared.admission();
                 if let Some(state) = admission.mailboxes.get_mut(&mailbox) {
-                    state.limits = limits.unwrap_or(state.limits);
+                    state.limits = limits.or(state.limits);
                     return Ok(());
                 }
                 admission.stamp
@@ -461,7 +465,7 @@ impl Store {
             let lanes = self.shared.with_engine(|engine| recovery::load_cursors(engine, mailbox))?;
             let mut admission = self.shared.admission();
             if admission.stamp == stamp && !admission.mailboxes.contains_key(&mailbox) {
-                let state = MailboxState::new(lanes, limits.unwrap_or(recovery::UNLIMITED));
+                let state = MailboxState::new(lanes, limits);
                 admission.mailboxes.insert(mailbox, state);
             }
         }
@@ -485,13 +489,15 @@ impl Store {
     pub(crate) fn over_limit(&self, mailbox: MailboxId) -> Option<Arc<Notify>> {
         let admission = self.shared.admission();
         let state = admission.mailboxes.get(&mailbox)?;
-        state.is_over_limit().then(|| state.room.clone())
+        state.is_over_limit(admission.bounds.mailbox).then(|| state.room.clone())
     }
 
     /// Wakes one more sender that waits for room, if there is some.
     pub(crate) fn pass_room_on(&self, mailbox: MailboxId) {
         let admission = self.shared.admission();
-        if let Some(state) = admission.mailboxes.get(&mailbox).filter(|state| !state.is_over_limit()) {
+        if let Some(state) =
+            admission.mailboxes.get(&mailbox).filter(|state| !state.is_over_limit(admission.bounds.mailbox))
+        {
             state.room.notify_one();
         }
     }

@@ -103,15 +103,15 @@ impl System {
         options: Option<&MailboxOptions>,
     ) -> Result<Arc<Mailbox<A>>, SpawnError> {
         let runtime = &self.inner.runtime;
-        let limits = options.map(|options| options.limits(runtime.ledger.default_limits()));
+        let limits = options.map(MailboxOptions::limits);
         let known = runtime.mailboxes.get(name).map(|known| known.value().clone());
         if limits.is_none()
             && let Some(known) = &known
         {
             return cast(name, known.clone());
         }
-        let usual = Some(limits.unwrap_or_else(|| A::mailbox().limits(runtime.ledger.default_limits())));
-        let id = runtime.ledger.mailbox(name, A::NAME, usual).await.map_err(not_opened)?;
+        let limits = limits.unwrap_or_else(|| A::mailbox().limits());
+        let id = runtime.ledger.mailbox(name, A::NAME, limits).await.map_err(not_opened)?;
         if let Some(known) = known {
             return cast(name, known);
         }

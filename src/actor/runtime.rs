@@ -102,13 +102,13 @@ impl Runtime {
 
     #[cfg(test)]
     pub(crate) fn for_test() -> Self {
-        use crate::store::{Driven, Limits, Place, SimulatedDisk, StoreConfig};
+        use crate::store::{Driven, Place, SimulatedDisk, StoreConfig};
         let config = StoreConfig { segment: 64 << 10, ballast: 0, ..StoreConfig::default() };
         let observer = Arc::new(crate::observe::Silent);
         let place = Place::simulated(&SimulatedDisk::new(0));
         let (driven, _) = Driven::open(place, &config, observer.clone(), None).expect("opens");
         let clock = Arc::new(crate::clock::SystemClock);
-        let ledger = Ledger::new(driven.store().clone(), clock, Limits { count: 1000, bytes: 1 << 30 });
+        let ledger = Ledger::new(driven.store().clone(), clock);
         Runtime::new(ledger, observer, 1 << 20)
     }
 

@@ -98,8 +98,10 @@ impl MailboxOptions {
         self.retry.clone().unwrap_or(usual)
     }
 
-    pub(crate) fn limits(&self, usual: Limits) -> Limits {
-        Limits { count: self.count.unwrap_or(usual.count), bytes: self.bytes.unwrap_or(usual.bytes) }
+    /// None: the system's.
+    pub(crate) fn limits(&self) -> Option<Limits> {
+        let some = self.count.is_some() || self.bytes.is_some();
+        some.then(|| Limits { count: self.count.unwrap_or(u64::MAX), bytes: self.bytes.unwrap_or(u64::MAX) })
     }
 }
 

@@ -39,12 +39,11 @@ pub(crate) type SeenValue = (Option<Arc<[u8]>>, Seen);
 pub(crate) struct Ledger {
     store: Store,
     clock: Arc<dyn Clock>,
-    default_limits: Limits,
 }
 
 impl Ledger {
-    pub(crate) fn new(store: Store, clock: Arc<dyn Clock>, default_limits: Limits) -> Self {
-        Ledger { store, clock, default_limits }
+    pub(crate) fn new(store: Store, clock: Arc<dyn Clock>) -> Self {
+        Ledger { store, clock }
     }
 
     pub(crate) fn store(&self) -> &Store {
@@ -53,10 +52,6 @@ impl Ledger {
 
     pub(crate) fn clock(&self) -> &dyn Clock {
         &*self.clock
-    }
-
-    pub(crate) fn default_limits(&self) -> Limits {
-        self.default_limits
     }
 
     /// Runs something that may block on the disk.
@@ -108,9 +103,8 @@ impl Ledger {
     }
 
     /// Loads the cursors of a mailbox, so that batches may name it.
-    pub(crate) async fn load(&self, mailbox: MailboxId, limits: Option<Limits>) -> Result<(), StoreError> {
-        let limits = limits.unwrap_or(self.default_limits);
-        self.blocking(move |store| store.load_mailbox(mailbox, Some(limits))).await
+    pub(crate) async fn load(&self, mailbox: MailboxId) -> Result<(), StoreError> {
+        self.blocking(move |store| store.load_mailbox(mailbox, None)).await
     }
 
     /// Commits without waiting, or says at once why not.
@@ -150,7 +144,7 @@ impl Ledger {
             Refusal::Busy => self.store.eased().await,
             // a turn has no sender to refuse: its letter waits until there is room
             Refusal::NoRoom if origin == Origin::Inside => self.store.eased().await,
-            Refusal::NotLoaded(mailbox) => self.load(mailbox, None).await.map_err(store_failed)?,
+            Refusal::NotLoaded(mailbox) => self.load(mailbox).await.map_err(store_failed)?,
             Refusal::Stale => self.refresh(batch).await.map_err(store_failed)?,
             Refusal::Gone => return Err(CommitRefused::Gone),
             Refusal::Fenced => return Err(CommitRefused::Fenced),

@@ -85,14 +85,15 @@ pub(crate) struct MailboxState {
     pub(super) lanes: [Cursor; LANES],
     /// The generation in which each lane was last listed as touched.
     touched_in: [u64; LANES],
-    pub(super) limits: Limits,
+    /// None: the bounds' usual ones, until somebody says otherwise.
+    pub(super) limits: Option<Limits>,
     pub(super) incarnation: u64,
     pub(super) room: Arc<Notify>,
     pub(super) bell: Arc<Notify>,
 }
 
 impl MailboxState {
-    pub(super) fn new(lanes: [Cursor; LANES], limits: Limits) -> Self {
+    pub(super) fn new(lanes: [Cursor; LANES], limits: Option<Limits>) -> Self {
         MailboxState {
             lanes,
             touched_in: [0; LANES],
@@ -111,8 +112,13 @@ impl MailboxState {
         self.lanes.iter().map(|lane| lane.bytes).sum()
     }
 
-    pub(super) fn is_over_limit(&self) -> bool {
-        self.waiting() > self.limits.count || self.bytes() > self.limits.bytes
+    pub(super) fn limits(&self, usual: Limits) -> Limits {
+        self.limits.unwrap_or(usual)
+    }
+
+    pub(super) fn is_over_limit(&self, usual: Limits) -> bool {
+        let limits = self.limits(usual);
+        self.waiting() > limits.count || self.bytes() > limits.bytes
     }
 }
 
@@ -162,6 +168,8 @@ pub(super) struct Bounds {
     pub(super) reserve: u64,
     /// Live segments, before senders are slowed.
     pub(super) segments: usize,
+    /// What a mailbox may hold that nobody has set limits for.
+    pub(super) mailbox: Limits,
 }
 
 /// What the journal last said of its room.
@@ -325,14 +333,15 @@ impl Admission {
                 bytes += envelope.len() as u64;
             }
         }
-        let Limits { count: most, bytes: most_bytes } = state.limits;
+        let limits = state.limits(self.bounds.mailbox);
+        let Limits { count: most, bytes: most_bytes } = limits;
         if count > most || bytes > most_bytes {
             return Err(Refusal::TooLarge { bytes, limit: most_bytes });
         }
         let (waiting, held) = (state.waiting(), state.bytes());
         if waiting + count > most || held + bytes > most_bytes {
             let room = state.room.clone();
-            return Err(Refusal::MailboxFull { waiting, bytes: held, limits: state.limits, room });
+            return Err(Refusal::MailboxFull { waiting, bytes: held, limits, room });
         }
         Ok(())
     }

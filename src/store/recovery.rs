@@ -542,7 +542,7 @@ impl Replay<'_> {
     fn load(&mut self, mailbox: MailboxId) -> Result<(), StoreError> {
         if !self.admission.mailboxes.contains_key(&mailbox) {
             let lanes = load_cursors(self.engine, mailbox)?;
-            self.admission.mailboxes.insert(mailbox, MailboxState::new(lanes, UNLIMITED));
+            self.admission.mailboxes.insert(mailbox, MailboxState::new(lanes, None));
         }
         Ok(())
     }
@@ -559,9 +559,6 @@ impl Replay<'_> {
         Ok(())
     }
 }
-
-/// Until somebody opens the mailbox and says otherwise.
-pub(super) const UNLIMITED: Limits = Limits { count: u64::MAX, bytes: u64::MAX };
 
 /// A mailbox's cursors as the engine has them; empty ones when it has none.
 pub(super) fn load_cursors(engine: &dyn Engine, mailbox: MailboxId) -> Result<[Cursor; LANES], StoreError> {

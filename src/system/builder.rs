@@ -10,7 +10,7 @@ use crate::actor::Runtime;
 use crate::clock::{Clock, SystemClock};
 use crate::durable::Ledger;
 use crate::observe::{Observer, Silent};
-use crate::store::{Driven, Limits, Place, SimulatedDisk, StoreConfig, StoreError};
+use crate::store::{Driven, Place, SimulatedDisk, StoreConfig, StoreError};
 
 /// Settings of a system; made by [`System::builder`].
 #[derive(Clone)]
@@ -18,7 +18,6 @@ pub struct SystemBuilder {
     config: StoreConfig,
     clock: Arc<dyn Clock>,
     observer: Arc<dyn Observer>,
-    limits: Limits,
     max_message: u64,
 }
 
@@ -28,7 +27,6 @@ impl SystemBuilder {
             config: StoreConfig::default(),
             clock: Arc::new(SystemClock),
             observer: Arc::new(Silent),
-            limits: Limits { count: 1_000_000, bytes: 4 << 30 },
             max_message: 1 << 20,
         }
     }
@@ -50,14 +48,14 @@ impl SystemBuilder {
     /// The most messages that may wait in a mailbox that does not say otherwise. Default: 1 million.
     #[must_use]
     pub fn mailbox_capacity(mut self, messages: u64) -> Self {
-        self.limits.count = messages;
+        self.config.limits.count = messages;
         self
     }
 
     /// The most bytes of messages that may wait in a mailbox that does not say otherwise. Default: 4 GiB.
     #[must_use]
     pub fn mailbox_capacity_bytes(mut self, bytes: u64) -> Self {
-        self.limits.bytes = bytes;
+        self.config.limits.bytes = bytes;
         self
     }
 
@@ -150,7 +148,7 @@ impl SystemBuilder {
         open: impl FnOnce() -> Result<Driven, StoreError> + Send + 'static,
     ) -> Result<System, StoreError> {
         let driven = tokio::task::spawn_blocking(open).await.unwrap_or(Err(StoreError::Closed))?;
-        let ledger = Ledger::new(driven.store().clone(), self.clock, self.limits);
+        let ledger = Ledger::new(driven.store().clone(), self.clock);
         let runtime = Arc::new(Runtime::new(ledger, self.observer, self.max_message));
         Ok(System::start(driven, runtime))
     }
@@ -158,6 +156,6 @@ impl SystemBuilder {
 
 impl fmt::Debug for SystemBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SystemBuilder").field("config", &self.config).field("limits", &self.limits).finish()
+        f.debug_struct("SystemBuilder").field("config", &self.config).finish()
     }
 }

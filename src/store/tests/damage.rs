@@ -81,7 +81,7 @@ fn groups(disk: &SimulatedDisk, name: &str) -> Vec<std::ops::Range<usize>> {
     let mut found = Vec::new();
     while let Some((group, _)) = group::GroupHeader::verify(&header.store, header.id, &bytes[at..]) {
         found.push(at..at + group::HEADER + group.len as usize);
-        at += group.padded();
+        at += super::super::group::padded(group.len as usize);
     }
     found
 }

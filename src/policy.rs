@@ -11,6 +11,17 @@ use crate::clock::Timestamp;
 ///
 /// The delay before attempt *n + 1* is drawn evenly from zero to `min(cap, first × factor^(n − 1))` ("full jitter": M.
 /// Brooker, *Exponential Backoff and Jitter*, AWS Architecture Blog, 2015), or is exactly that without jitter.
+///
+/// ```
+#[doc = include_str!("example-prelude.txt")]
+/// // attempts after 1 s, 2 s, 4 s, then the dead letters
+/// let policy = RetryPolicy::strict().with_attempts(4).without_jitter();
+/// # let system = System::builder().open_in_memory().await?;
+/// let counter = system.spawn("counter-1", || Counter).retry(policy).await?;
+/// # let hasty = system.spawn("counter-2", || Counter).retry(RetryPolicy::never()).await?;
+/// # assert!(matches!(hasty.ask(Add { amount: 0 }).await, Err(AskError::Failed { .. })));
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct RetryPolicy {
@@ -51,7 +62,7 @@ pub(crate) enum Verdict {
 }
 
 /// The least time before a released message is handled again: without one it would spin.
-pub const LEAST_RELEASE: Duration = Duration::from_millis(100);
+pub(crate) const LEAST_RELEASE: Duration = Duration::from_millis(100);
 
 impl RetryPolicy {
     /// For mailboxes in strict order, where a message that is tried again holds up those behind it: 5 attempts, 1 s

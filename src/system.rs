@@ -52,6 +52,21 @@ impl System {
     /// Opens the store in a directory, making it when there is none, and recovers what a crash left. Needs a tokio runtime, of
     /// either kind.
     ///
+    /// ```
+    #[doc = include_str!("example-prelude.txt")]
+    /// let directory = tempfile::tempdir()?; // a program's own: "data"
+    /// let system = System::open(directory.path()).await?;
+    /// let counter = system.spawn("counter-1", || Counter).await?;
+    /// counter.tell(Add { amount: 7 }).await?;
+    /// system.shutdown(Duration::from_secs(5)).await?;
+    ///
+    /// let system = System::open(directory.path()).await?;
+    /// let counter = system.spawn("counter-1", || Counter).await?;
+    /// assert_eq!(counter.ask(Add { amount: 1 }).await?, 8);
+    /// # system.shutdown(Duration::from_secs(5)).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// See [`StoreError`]: what is wrong, with which file, and what to do. Nothing is changed then.
     pub async fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {

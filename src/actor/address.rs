@@ -19,6 +19,22 @@ pub trait Accepts<M: Message> {}
 /// It is data: serializable, allowed in messages and state, and valid in every process that opens the store.
 /// [`System::bind`](crate::System::bind) makes an [`ActorRef`](crate::ActorRef) of it;
 /// [`Context::tell`](crate::Context::tell) takes it as it is.
+///
+/// ```
+#[doc = include_str!("../example-prelude.txt")]
+/// #[derive(Serialize, Deserialize)]
+/// struct Subscribe { to: Address<dyn Accepts<Add>> } // an address may lie in a message, and in state
+///
+/// # let system = System::builder().open_in_memory().await?;
+/// let address = Address::<Counter>::new("counter-1")?; // nobody runs under this name yet
+/// let counter = system.bind(&address).await?;
+/// counter.tell(Add { amount: 7 }).await?; // waits for whoever is spawned
+/// let subscribe = Subscribe { to: address.accepts() };
+/// assert_eq!(subscribe.to.name(), "counter-1");
+/// # let counter = system.spawn("counter-1", || Counter).await?;
+/// # assert_eq!(counter.ask(Add { amount: 1 }).await?, 8);
+/// # Ok(()) }
+/// ```
 pub struct Address<A: ?Sized> {
     pub(crate) name: String,
     /// The NAME of the actor's type: what the mailbox belongs to.

@@ -26,6 +26,32 @@ use crate::store::{Batch, Condition, Limits, LogId, MailboxId, Origin, StoreErro
 
 /// What a handler is given beside its message: the way to send in the turn, the actor's state, and what is known of the
 /// message.
+///
+/// ```
+#[doc = include_str!("../example-prelude.txt")]
+/// /// Adds up, and has someone else count the additions.
+/// struct Relay { counter: Address<Counter> }
+///
+/// impl Actor for Relay {
+///     const NAME: &'static str = "relay";
+///     type Messages = (Add,);
+/// }
+/// impl Handler<Add> for Relay {
+///     async fn handle(&mut self, add: Add, ctx: &mut Context<Self>) -> Result<u64, Failure> {
+///         let total = ctx.state().get(&TOTAL)?.unwrap_or(0) + add.amount;
+///         ctx.state().set(&TOTAL, &total)?;             // stored when the turn is committed
+///         ctx.tell(&self.counter, Add { amount: 1 })?;  // sent when the turn is committed
+///         Ok(total)                                     // answered when the commit is durable
+///     }
+/// }
+/// # let system = System::builder().open_in_memory().await?;
+/// # let counter = system.spawn("counter-1", || Counter).await?;
+/// # let address = counter.address();
+/// # let relay = system.spawn("relay-1", move || Relay { counter: address.clone() }).await?;
+/// assert_eq!(relay.ask(Add { amount: 40 }).await?, 40);
+/// assert_eq!(counter.ask(Add { amount: 1 }).await?, 2);
+/// # Ok(()) }
+/// ```
 pub struct Context<A: Actor> {
     pub(crate) runtime: Arc<Runtime>,
     mailbox: MailboxId,

@@ -23,13 +23,19 @@ const MAX_LINKS: usize = 32;
 /// learn of, such as "out of stock", is no failure: it belongs in the message's `Reply`.
 ///
 /// ```
+/// use std::time::Duration;
 /// use steadfast::Failure;
+///
+/// fn busy() -> Failure {
+///     Failure::new("the bank is busy").retry_after(Duration::from_secs(60))
+/// }
 ///
 /// fn quantity(text: &str) -> Result<u32, Failure> {
 ///     // Another attempt would read the same text.
 ///     text.parse().map_err(|e| Failure::from_error(&e).terminal())
 /// }
 /// assert_eq!(quantity("7").unwrap(), 7);
+/// assert_eq!(busy().text(), "the bank is busy");
 /// assert_eq!(quantity("seven").unwrap_err().text(), "invalid digit found in string");
 /// ```
 pub struct Failure {

@@ -35,6 +35,20 @@ impl<A: Actor> ActorRef<A> {
     /// crashes; with another [`durability`](Tell::durability) it means what that says. While the mailbox is full it waits for
     /// room, for ever unless there is a [`timeout`](Tell::timeout).
     ///
+    /// ```
+    #[doc = include_str!("../example-prelude.txt")]
+    /// # let system = System::builder().open_in_memory().await?;
+    /// # let counter = system.spawn("counter-1", || Counter).await?;
+    /// counter.tell(Add { amount: 7 }).await?; // on disk
+    /// counter.tell(Add { amount: 7 }).delay(Duration::from_secs(60)).dedup_id("order 17").await?;
+    /// match counter.tell(Add { amount: 7 }).timeout(Duration::from_millis(50)).await {
+    ///     Ok(id) => println!("{id} will be handled"),
+    ///     Err(SendError::Refused { message, why }) => println!("{} was not accepted: {why}", message.amount),
+    ///     Err(unknown) => println!("{unknown}"),
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// [`SendError::Refused`] hands the message back: it is in no mailbox. [`SendError::Unknown`]: the store failed while the
     /// message was being synced.
@@ -50,6 +64,16 @@ impl<A: Actor> ActorRef<A> {
     ///
     /// `Ok` means that the message was handled, and that its effects and every commit its handler had seen are on disk,
     /// synced.
+    ///
+    /// ```
+    #[doc = include_str!("../example-prelude.txt")]
+    /// # let system = System::builder().open_in_memory().await?;
+    /// # let counter = system.spawn("counter-1", || Counter).await?;
+    /// assert_eq!(counter.ask(Add { amount: 7 }).await?, 7);
+    /// let total = counter.ask(Add { amount: 1 }).timeout(Duration::from_secs(2)).await?;
+    /// assert_eq!(total, 8);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     /// See [`AskError`]. Only [`AskError::Refused`] means that the message will not be handled.

@@ -13,6 +13,16 @@ use crate::envelope::{self, EnvelopeHead, Headers, MessageId};
 use crate::error::Refused;
 
 /// When the effects of a send that returned `Ok` are safe.
+///
+/// ```
+#[doc = include_str!("../example-prelude.txt")]
+/// # let system = System::builder().open_in_memory().await?;
+/// # let counter = system.spawn("counter-1", || Counter).await?;
+/// counter.tell(Add { amount: 1 }).await?; // Synced
+/// counter.tell(Add { amount: 1 }).durability(Durability::Buffered).await?;
+/// counter.tell(Add { amount: 1 }).durability(Durability::Volatile).await?;
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Durability {

@@ -67,6 +67,35 @@ impl<A> State<A> {
     /// The whole struct is the state: saved with each turn that changed it, restored at each start and after each failed
     /// turn. `version` is that of its fields; raise it when they change, and say how to read the older one with
     /// [`State::upcast`].
+    ///
+    /// ```
+    #[doc = include_str!("../example-prelude.txt")]
+    /// #[derive(Serialize, Deserialize, Debug, PartialEq)]
+    /// struct Tally { total: u64, additions: u32 }
+    ///
+    /// impl Actor for Tally {
+    ///     const NAME: &'static str = "tally";
+    ///     type Messages = (Add,);
+    ///     fn state() -> State<Self> {
+    ///         State::whole(2).upcast(|_version, stored| {
+    ///             // version 1 was the total alone
+    ///             Ok(Tally { total: decode_value(stored)?, additions: 0 })
+    ///         })
+    ///     }
+    /// }
+    /// impl Handler<Add> for Tally {
+    ///     async fn handle(&mut self, add: Add, _: &mut Context<Self>) -> Result<u64, Failure> {
+    ///         self.total += add.amount;
+    ///         self.additions += 1;
+    ///         Ok(self.total) // saved in the commit that settles the message
+    ///     }
+    /// }
+    /// # let system = System::builder().open_in_memory().await?;
+    /// let tally = system.spawn("tally-1", || Tally { total: 0, additions: 0 }).await?;
+    /// tally.ask(Add { amount: 5 }).await?;
+    /// assert_eq!(tally.snapshot().await?, Some(Tally { total: 5, additions: 1 }));
+    /// # Ok(()) }
+    /// ```
     pub fn whole(version: u32) -> Self
     where
         A: Serialize + DeserializeOwned + 'static,
@@ -177,16 +206,66 @@ cell_type! {
     /// One named value of an actor's state.
     ///
     /// ```
-    /// const TOTAL: steadfast::Cell<u64> = steadfast::Cell::new("total", 1);
+    /// use steadfast::{Actor, Cell, Context, Failure};
+    ///
+    /// const TOTAL: Cell<u64> = Cell::new("total", 1);
+    ///
+    /// fn add<A: Actor>(ctx: &mut Context<A>, amount: u64) -> Result<u64, Failure> {
+    ///     let total = ctx.state().get(&TOTAL)?.unwrap_or(0) + amount;
+    ///     ctx.state().set(&TOTAL, &total)?;
+    ///     Ok(total)
+    /// }
+    /// ```
+    ///
+    /// With a raised version and an upcast it reads what an older program stored:
+    ///
+    /// ```
+    /// use steadfast::{Cell, decode_value};
+    ///
+    /// // version 1 was a whole number of euros
+    /// const CENTS: Cell<u64> = Cell::new("balance", 2).upcast(|_, bytes| Ok(decode_value::<u32>(bytes)? as u64 * 100));
     /// ```
     Cell<T> of T
 }
 cell_type! {
     /// Named values by key, in the order of their keys; read one by one or by page, so that there may be millions.
+    ///
+    /// ```
+    /// use steadfast::{Actor, CellMap, Context, Failure};
+    ///
+    /// const STOCK: CellMap<String, u32> = CellMap::new("stock", 1);
+    ///
+    /// async fn take<A: Actor>(ctx: &mut Context<A>, sku: String) -> Result<bool, Failure> {
+    ///     let mut stock = ctx.state().map(&STOCK);
+    ///     match stock.get(&sku).await? {
+    ///         None | Some(0) => return Ok(false),
+    ///         Some(1) => stock.remove(&sku)?,
+    ///         Some(more) => stock.insert(&sku, &(more - 1))?,
+    ///     }
+    ///     let first = stock.page(None, 10).await?; // in order of key, with this turn's own writes
+    ///     assert!(first.len() <= 10);
+    ///     Ok(true)
+    /// }
+    /// ```
     CellMap<K, V> of V
 }
 cell_type! {
     /// A named list: appended at its end, taken from its front, read by page.
+    ///
+    /// ```
+    /// use steadfast::{Actor, CellList, Context, Failure};
+    ///
+    /// const LATEST: CellList<String> = CellList::new("latest", 1);
+    ///
+    /// async fn remember<A: Actor>(ctx: &mut Context<A>, line: String) -> Result<(), Failure> {
+    ///     let mut latest = ctx.state().list(&LATEST);
+    ///     latest.push(&line).await?;
+    ///     while latest.len().await? > 100 {
+    ///         latest.pop_front().await?;
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
     CellList<T> of T
 }
 

@@ -79,6 +79,21 @@ async fn info(runtime: &Runtime, name: String, record: MailboxRecord) -> Result<
 }
 
 /// The dead letters of the store; see [`System::dead_letters`].
+///
+/// ```
+#[doc = include_str!("../example-prelude.txt")]
+/// # let system = System::builder().open_in_memory().await?;
+/// let counter = system.spawn("counter-1", || Counter).retry(RetryPolicy::immediately(2)).await?;
+/// counter.tell(Add { amount: 0 }).await?; // its handler refuses to add nothing
+/// counter.drain().await;
+///
+/// let dead = system.dead_letters().page(Some("counter-1"), None, 10).await?;
+/// assert_eq!((dead[0].reason.clone(), dead[0].attempts.count), (Reason::AttemptsUsedUp, 2));
+/// assert_eq!(dead[0].attempts.last[0].error, "nothing to add");
+/// system.dead_letters().redrive(dead[0].id).await?; // behind what waits, with its attempts forgotten
+/// assert_eq!(counter.waiting(), 1);
+/// # Ok(()) }
+/// ```
 pub struct DeadLetters<'a> {
     system: &'a System,
 }

@@ -49,8 +49,8 @@ pub(crate) struct Mailbox<A: Actor> {
     /// True while a worker reads this mailbox.
     pub(crate) running: watch::Sender<bool>,
     quick: Mutex<Quick<A>>,
-    /// Milliseconds; an ask before this time would wait behind a message that is tried again then.
-    blocked_until: AtomicU64,
+    /// Milliseconds, for each priority; an ask before this time would wait behind a message that is tried again then.
+    blocked_until: [AtomicU64; LANES],
     cancelled: Mutex<HashSet<(LogId, u64)>>,
     any_cancelled: AtomicUsize,
     volatile_room: Notify,
@@ -117,7 +117,7 @@ impl<A: Actor> Mailbox<A> {
             control: watch::Sender::new(Control::Run),
             running: watch::Sender::new(false),
             quick: Mutex::new(quick),
-            blocked_until: AtomicU64::new(0),
+            blocked_until: Default::default(),
             cancelled: Mutex::default(),
             any_cancelled: AtomicUsize::new(0),
             volatile_room: Notify::new(),
@@ -171,13 +171,18 @@ impl<A: Actor> Mailbox<A> {
         self.quick().askers.remove(&id);
     }
 
-    /// Until when an ask would be held up.
-    pub(crate) fn blocked_until(&self) -> Timestamp {
-        Timestamp::from_millis(self.blocked_until.load(Ordering::Acquire))
+    /// Until when an ask of this priority would be held up.
+    pub(crate) fn blocked_until(&self, lane: u8) -> Timestamp {
+        Timestamp::from_millis(self.blocked_until[usize::from(lane)].load(Ordering::Acquire))
     }
 
-    pub(crate) fn set_blocked_until(&self, until: Timestamp) {
-        self.blocked_until.store(until.as_millis(), Ordering::Release);
+    pub(crate) fn set_blocked_until(&self, lane: usize, until: Timestamp) {
+        self.blocked_until[lane].store(until.as_millis(), Ordering::Release);
+    }
+
+    /// Everybody who waits for a reply of a message that lies here decoded, in one priority.
+    pub(crate) fn askers_in(&self, lane: usize) -> Vec<Asker> {
+        self.quick().lanes[lane].iter().filter_map(|decoded| decoded.letter.asker.clone()).collect()
     }
 
     /// Everybody who waits for a reply of a message that lies here.
@@ -277,6 +282,11 @@ impl<A: Actor> Intake<A> {
         for lane in &mut self.lanes {
             lane.dry = false;
         }
+    }
+
+    /// Everybody who waits for a reply of a letter that was taken ahead, in one priority.
+    pub(crate) fn askers_in(&self, lane: usize) -> Vec<Asker> {
+        self.lanes[lane].ahead.iter().filter_map(|letter| letter.asker.clone()).collect()
     }
 
     /// Puts a letter back to be the next of its lane.

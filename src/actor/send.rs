@@ -587,7 +587,7 @@ where
         if let Err(why) = check_outside_turn(&options, "ask", "Context::ask") {
             return Err(AskError::Refused { message, why });
         }
-        let until = to.mailbox.blocked_until();
+        let until = to.mailbox.blocked_until(options.priority.lane());
         if until > to.runtime.ledger.clock().now() && options.durability != Durability::Volatile {
             return Err(AskError::Refused { message, why: Refused::Blocked { until } });
         }

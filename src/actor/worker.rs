@@ -230,7 +230,7 @@ impl<A: Actor> Worker<A> {
                 asker.lose(ReplyLost::Stopped);
             }
         }
-        self.mailbox.set_blocked_until(Timestamp::default());
+        (0..LANES).for_each(|lane| self.mailbox.set_blocked_until(lane, Timestamp::default()));
         self.mailbox.running.send_replace(false);
     }
 
@@ -282,7 +282,7 @@ impl<A: Actor> Worker<A> {
                 continue;
             }
             if self.held[lane].take().is_some() {
-                self.mailbox.set_blocked_until(Timestamp::default());
+                self.mailbox.set_blocked_until(lane, Timestamp::default());
             }
             let Some(letter) = self.intake.next(lane, &self.mailbox, &self.runtime.ledger).await? else {
                 continue;
@@ -303,12 +303,14 @@ impl<A: Actor> Worker<A> {
     /// Keeps a letter as the next of its priority, not before `due`.
     pub(super) fn hold(&mut self, letter: Letter<A>, due: Timestamp) {
         let Some(place) = letter.place else { return };
-        self.held[usize::from(place.log.lane)] = Some(due);
-        self.mailbox.set_blocked_until(due);
-        self.intake.put_back(letter);
-        for asker in self.mailbox.askers() {
+        let lane = usize::from(place.log.lane);
+        self.held[lane] = Some(due);
+        self.mailbox.set_blocked_until(lane, due);
+        // those behind it; who asked by the letter itself waits for the next attempt
+        for asker in self.intake.askers_in(lane).into_iter().chain(self.mailbox.askers_in(lane)) {
             asker.lose(ReplyLost::Blocked(due));
         }
+        self.intake.put_back(letter);
     }
 
     /// A turn was committed: what it has others wait for, and what it waits for itself.

@@ -371,7 +371,7 @@ fn walk(
         let end = segments.get(index + 1).map(|next| next.header.previous_end);
         let (offset, last) = walk_segment(manifest, segment, end, &mut each)?;
         if end.is_none() {
-            torn = torn_bytes(manifest, segment, offset);
+            torn = torn_bytes(segment, offset);
         }
         tail = Tail { segment: segment.header.id, end: offset, last };
     }
@@ -429,8 +429,7 @@ fn walk_segment(
 
 /// Bytes of a group that was begun at the end: what is neither zero nor of an older segment cannot be told apart
 /// cheaply, so only a header of this segment counts.
-fn torn_bytes(manifest: &Manifest, segment: &Segment, offset: u64) -> u64 {
-    let _ = manifest;
+fn torn_bytes(segment: &Segment, offset: u64) -> u64 {
     let at = usize::try_from(offset).unwrap_or(usize::MAX);
     let header = segment.bytes.bytes.get(at..at.saturating_add(group::HEADER)).unwrap_or(&[]);
     match (group::u64_at(header, 8), group::u32_at(header, 36)) {

@@ -167,12 +167,17 @@ impl System {
     /// The store failed.
     pub async fn status(&self, id: MessageId) -> Result<Status, AdminError> {
         let ledger = &self.inner.runtime.ledger;
+        let status = self.look_up(id).await?;
+        ledger.store().durable_now().await?;
+        Ok(status)
+    }
+
+    async fn look_up(&self, id: MessageId) -> Result<Status, AdminError> {
+        let ledger = &self.inner.runtime.ledger;
         if let Some(entry) = ledger.scheduled(id).await? {
-            ledger.store().durable_now().await?;
             return Ok(Status::Scheduled { due: entry.due });
         }
         if let Some(found) = self.find(id).await? {
-            ledger.store().durable_now().await?;
             return Ok(Status::Waiting { mailbox: found.name });
         }
         let mut after = None;

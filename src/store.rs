@@ -419,11 +419,13 @@ impl Store {
     }
 
     /// The last durable commit number.
+    #[cfg(test)]
     pub(crate) fn durable_number(&self) -> u64 {
         self.shared.durable.load(Ordering::Acquire)
     }
 
     /// The last admitted commit number.
+    #[cfg(test)]
     pub(crate) fn last_number(&self) -> u64 {
         self.shared.admission().last
     }
@@ -502,13 +504,6 @@ impl Store {
         }
     }
 
-    /// Whether the letter at a position still waits.
-    pub(crate) fn is_waiting(&self, log: LogId, position: u64) -> bool {
-        let admission = self.shared.admission();
-        let state = admission.mailboxes.get(&log.mailbox);
-        state.is_some_and(|state| state.lanes[usize::from(log.lane)].is_waiting(position))
-    }
-
     /// Messages waiting in a loaded mailbox, and their bytes.
     pub(crate) fn depth(&self, mailbox: MailboxId) -> Option<(u64, u64)> {
         let admission = self.shared.admission();
@@ -517,6 +512,7 @@ impl Store {
     }
 
     /// Asks for a checkpoint and waits until one that began after the call has finished.
+    #[cfg(test)]
     pub(crate) async fn checkpoint(&self) -> Result<u64, StoreError> {
         let number = self.last_number();
         let mut checkpointed = self.shared.checkpointed.subscribe();

@@ -159,6 +159,7 @@ impl<A: Actor> Decoder<A> {
     }
 
     /// What `M` is stored as.
+    #[cfg(test)]
     pub(crate) fn kind<M: Message, I>(&self) -> MessageKind
     where
         A::Messages: Contains<M, I>,

@@ -87,10 +87,6 @@ impl Generation {
         Generation { id, ..Generation::default() }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.touched.is_empty() && self.cells.is_empty()
-    }
-
     /// Bytes held in memory.
     pub(super) fn bytes(&self) -> usize {
         self.cell_bytes + self.group_bytes

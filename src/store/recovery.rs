@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::BALLAST;
-use super::admission::{Admission, Bounds, Limits, MailboxState};
+use super::admission::{Admission, Bounds, MailboxState};
 use super::census::Census;
 use super::checkpoint::Writer;
 use super::cursor::Cursor;

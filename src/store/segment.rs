@@ -88,13 +88,6 @@ pub(super) struct SegmentBytes {
     pub(super) bytes: Vec<u8>,
 }
 
-/// Where reading a segment stopped, and why.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct End {
-    pub(super) offset: u64,
-    pub(super) last: u64,
-}
-
 impl SegmentBytes {
     pub(super) fn read(medium: &dyn Medium, root: &std::path::Path, id: u64) -> Result<Self, StoreError> {
         let name = name(id);

@@ -230,7 +230,8 @@ impl Shared {
         ask: impl FnOnce(&dyn Engine) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let engine = self.engine.read().unwrap_or_else(PoisonError::into_inner);
-        ask(engine.as_deref().ok_or(StoreError::Closed)?)
+        let answer = ask(engine.as_deref().ok_or(StoreError::Closed)?);
+        answer.map_err(|error| error.located(|| self.place.engine_path()))
     }
 
     fn reopen_engine(&self) -> Result<(), StoreError> {

@@ -67,9 +67,8 @@ impl Ledger {
         pairs
             .into_iter()
             .map(|(key, value)| {
-                let attempts = codec::decode(&value).map_err(|error| StoreError::Damaged {
-                    path: "the engine".into(),
-                    what: format!("the attempts of a message cannot be read: {error}"),
+                let attempts = codec::decode(&value).map_err(|error| {
+                    StoreError::value(format!("the attempts of a message cannot be read: {error}"))
                 })?;
                 let id = key.last_chunk().copied().unwrap_or_default();
                 Ok((MessageId::from_bytes(id), attempts))

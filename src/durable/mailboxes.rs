@@ -106,10 +106,8 @@ impl Ledger {
 }
 
 fn read_record(name: &str, value: &[u8]) -> Result<MailboxRecord, StoreError> {
-    codec::decode(value).map_err(|error| StoreError::Damaged {
-        path: "the engine".into(),
-        what: format!("the record of mailbox {name} cannot be read: {error}"),
-    })
+    codec::decode(value)
+        .map_err(|error| StoreError::value(format!("the record of mailbox {name} cannot be read: {error}")))
 }
 
 #[cfg(test)]

@@ -56,10 +56,8 @@ pub(crate) fn payload_hash(name: &str, body: &[u8]) -> [u8; 16] {
 
 impl Mark {
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
-        codec::decode(bytes).map_err(|error| StoreError::Damaged {
-            path: "the engine".into(),
-            what: format!("a dedup mark cannot be read: {error}"),
-        })
+        codec::decode(bytes)
+            .map_err(|error| StoreError::value(format!("a dedup mark cannot be read: {error}")))
     }
 
     /// Whether the window has passed.

@@ -81,7 +81,7 @@ impl Ledger {
 }
 
 fn read(key: &[u8], value: &[u8]) -> Result<Entry, StoreError> {
-    let damaged = |what: String| StoreError::Damaged { path: "the engine".into(), what };
+    let damaged = |what: String| StoreError::value(what);
     let due = key.get(1..9).and_then(|bytes| bytes.first_chunk()).map(|bytes| u64::from_be_bytes(*bytes));
     let id = key.last_chunk().copied().map(MessageId::from_bytes);
     let (Some(due), Some(id)) = (due, id) else {

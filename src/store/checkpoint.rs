@@ -500,7 +500,7 @@ impl Checkpointer {
                 Step::Failed => return Err(self.shared.failure().unwrap_or(StoreError::Closed)),
                 Step::Idle if chances > 0 && self.shared.segments.room().disk_full => chances -= 1,
                 Step::Idle => {
-                    let path = self.shared.place.root.join(self.shared.place.engine.name());
+                    let path = self.shared.place.engine_path();
                     return Err(StoreError::Full { path, what: "the last checkpoint".into() });
                 }
             }

@@ -6,6 +6,9 @@ use std::sync::Arc;
 
 use super::engine::EngineError;
 
+/// Stands for the engine where its place is not known.
+const ENGINE: &str = "the engine";
+
 /// The store could not be opened, or has stopped. Nothing that was accepted has been dropped: what is on disk stays
 /// as it was found.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -113,6 +116,21 @@ impl StoreError {
             return StoreError::Full { path: path.into(), what: doing.into() };
         }
         StoreError::Io { path: path.into(), doing, source: Arc::new(source) }
+    }
+
+    /// A stored value that is not what was written; [`StoreError::located`] says in which store.
+    pub(crate) fn value(what: impl Into<String>) -> Self {
+        StoreError::damaged(ENGINE, what)
+    }
+
+    /// The same, with the place of the engine where the value lies.
+    pub(crate) fn located(self, engine: impl FnOnce() -> PathBuf) -> Self {
+        match self {
+            StoreError::Damaged { path, what } if path.as_os_str() == ENGINE => {
+                StoreError::Damaged { path: engine(), what }
+            }
+            other => other,
+        }
     }
 
     pub(crate) fn damaged(path: impl Into<PathBuf>, what: impl Into<String>) -> Self {

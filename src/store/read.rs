@@ -205,10 +205,7 @@ impl Store {
                 "message {first} of mailbox {}, lane {} must be there and is not",
                 log.mailbox, log.lane
             );
-            return Err(StoreError::damaged(
-                self.shared.place.root.join(self.shared.place.engine.name()),
-                what,
-            ));
+            return Err(StoreError::damaged(self.shared.place.engine_path(), what));
         }
     }
 

@@ -70,7 +70,7 @@ pub(super) fn open(
     spares: usize,
 ) -> Result<Recovered, StoreError> {
     let _span = tracing::info_span!("recovery", store = %place.root.display()).entered();
-    match recover(place, bounds, segment_size, spares, bounds.overlay) {
+    let opened = match recover(place, bounds, segment_size, spares, bounds.overlay) {
         // a store must open on a full disk, or it could never be drained: the ballast is there for this, and what
         // would be moved to the engine stays in memory
         Err(StoreError::Full { .. }) => {
@@ -78,7 +78,8 @@ pub(super) fn open(
             recover(place, bounds, segment_size, spares, usize::MAX)
         }
         opened => opened,
-    }
+    };
+    opened.map_err(|error| error.located(|| place.engine_path()))
 }
 
 /// Recovers, holding about `spill_at` bytes of the journal in memory.
@@ -255,7 +256,7 @@ fn open_engine(place: &Place, mut manifest: Manifest) -> Result<OpenEngine, Stor
     }
     let (number, census) = Census::read(&*engine)?;
     if number < manifest.checkpoint {
-        let path = place.root.join(place.engine.name());
+        let path = place.engine_path();
         return Err(StoreError::Truncated { path, expected: manifest.checkpoint, found: number });
     }
     if !sealed {
@@ -264,7 +265,7 @@ fn open_engine(place: &Place, mut manifest: Manifest) -> Result<OpenEngine, Stor
         if let Some(difference) = census.difference(&counted)
             && !cfg!(steadfast_bug = "trust-the-engine")
         {
-            return Err(StoreError::damaged(place.root.join(place.engine.name()), difference));
+            return Err(StoreError::damaged(place.engine_path(), difference));
         }
     }
     place.engine.verified()?;
@@ -576,6 +577,11 @@ pub(super) fn load_cursors(engine: &dyn Engine, mailbox: MailboxId) -> Result<[C
 }
 
 impl Place {
+    /// Where the engine's files are, for messages.
+    pub(super) fn engine_path(&self) -> PathBuf {
+        self.root.join(self.engine.name())
+    }
+
     /// A directory of real files, with sled as the engine.
     pub(super) fn directory(root: &Path) -> Self {
         Place {

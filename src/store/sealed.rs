@@ -99,7 +99,7 @@ pub(super) fn unseal(engine: &dyn Engine, key: &[u8], sealed: Vec<u8>) -> Result
 
 pub(super) fn damaged(key: &[u8], what: &str) -> StoreError {
     let class = key.first().copied().unwrap_or(0);
-    StoreError::damaged("the engine", format!("the value of class {class:02x}, key {} {what}", hex(key)))
+    StoreError::value(format!("the value of class {class:02x}, key {} {what}", hex(key)))
 }
 
 fn hex(key: &[u8]) -> String {

@@ -12,6 +12,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::sync::watch;
 
 use super::list::Decoder;
@@ -255,6 +256,10 @@ impl<A: Actor> Worker<A> {
         }
         self.wait_for_room().await?;
         self.wait_for_actor().await?;
+        if self.mailbox.bell.notified().now_or_never().is_some() {
+            // mail of a priority that was found empty is not to wait until all the others are empty too
+            self.intake.look_again();
+        }
         match self.next_letter().await? {
             Some(letter) => self.turn(letter).await,
             None if control == Control::Drain && self.held.iter().all(Option::is_none) => {

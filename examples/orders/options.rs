@@ -15,7 +15,7 @@ Usage: orders [OPTIONS]
                        (default: a temporary directory, kept only if the audit fails)
   --kills N            how often the process is killed (default: 3)
   --json               print one JSON object instead of the summary: orders, cds, cents, customers, lost,
-                       applied_twice, kills, handled_at_kill, reruns, notified_missing,
+                       applied_twice, notified_missing, kills, handled_at_kill, reruns,
                        notified_repeated, malformed, seconds
   --break-guard ack    acknowledge the input before the turn is committed: orders are lost,
                        and the audit fails

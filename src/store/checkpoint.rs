@@ -223,7 +223,7 @@ impl Checkpointer {
     }
 
     fn look(&mut self) -> Result<Step, StoreError> {
-        if self.keep_spares() {
+        if self.keep_spares()? {
             return Ok(Step::Worked);
         }
         let mut admission = self.shared.admission();
@@ -243,22 +243,20 @@ impl Checkpointer {
     }
 
     /// Makes a spare segment when one is wanting; a full disk is remembered and tried again, not a failure.
-    fn keep_spares(&self) -> bool {
+    fn keep_spares(&self) -> Result<bool, StoreError> {
         let segments = &self.shared.segments;
         if segments.spares() >= self.shared.spares {
-            return false;
+            return Ok(false);
         }
-        let made = segments.make_spare();
-        segments.set_disk_full(made.is_err());
-        if let Err(error) = &made
-            && !matches!(error, StoreError::Full { .. })
-        {
-            self.shared.fail(error.clone());
-            return true;
-        }
+        let made = match segments.make_spare() {
+            Ok(()) => true,
+            Err(StoreError::Full { .. }) => false,
+            Err(error) => return Err(error),
+        };
+        segments.set_disk_full(!made);
         self.shared.admission().room = segments.room();
         self.shared.eased.notify_waiters();
-        made.is_ok()
+        Ok(made)
     }
 
     fn start_when_durable(&mut self, frozen: Arc<Frozen>) -> Step {
@@ -397,8 +395,10 @@ impl Checkpointer {
     fn has_work(&self, admission: &Admission) -> bool {
         match &self.stage {
             Stage::Idle => {
+                let segments = &self.shared.segments;
                 admission.wants_checkpoint(self.shared.checkpoint_every)
                     || self.shared.checkpoint_asked.load(Ordering::Acquire)
+                    || (segments.spares() < self.shared.spares && !segments.room().disk_full)
             }
             Stage::Frozen(frozen) => {
                 !self.shared.segments.room().disk_full

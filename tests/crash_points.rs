@@ -98,7 +98,6 @@ fn runtime() -> tokio::runtime::Runtime {
 
 #[test]
 fn a_power_cut_anywhere_loses_no_message_and_no_money() {
-    std::panic::set_hook(Box::new(quiet_about_stumbles()));
     const SHORT: Duration = Duration::from_secs(25);
     runtime().block_on(async {
         let all = operations().await;
@@ -131,16 +130,6 @@ fn a_power_cut_anywhere_loses_no_message_and_no_money() {
         }
         eprintln!("{visited} of {all} crash points");
     });
-}
-
-/// The handlers panic on purpose.
-fn quiet_about_stumbles() -> impl Fn(&std::panic::PanicHookInfo<'_>) + Send + Sync {
-    let usual = std::panic::take_hook();
-    move |panic| {
-        if panic.payload_as_str() != Some("stumbles with a panic") {
-            usual(panic);
-        }
-    }
 }
 
 #[test]

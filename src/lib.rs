@@ -36,6 +36,7 @@ mod policy;
 mod store;
 mod sync;
 mod system;
+pub mod testkit;
 
 pub use self::actor::{
     Accepts, Actor, ActorRef, Address, Ask, Cell, CellList, CellMap, Contains, Context, Durability, Failure,

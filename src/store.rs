@@ -234,6 +234,21 @@ impl Shared {
         answer.map_err(|error| error.located(|| self.place.engine_path()))
     }
 
+    /// As [`Shared::with_engine`], for whoever reads. An engine that a checkpoint found no room in answers nothing until the
+    /// checkpointer has opened it again, which it does at once: that is no failure of the read.
+    fn read_engine<T>(
+        &self,
+        mut ask: impl FnMut(&dyn Engine) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        const LOOK_AGAIN: Duration = Duration::from_millis(1);
+        loop {
+            match self.with_engine(&mut ask) {
+                Err(StoreError::Full { .. }) if !self.has_failed() => std::thread::sleep(LOOK_AGAIN),
+                answer => return answer,
+            }
+        }
+    }
+
     fn reopen_engine(&self) -> Result<(), StoreError> {
         let mut engine = self.engine.write().unwrap_or_else(PoisonError::into_inner);
         drop(engine.take());
@@ -426,7 +441,6 @@ impl Store {
     }
 
     /// The last admitted commit number.
-    #[cfg(test)]
     pub(crate) fn last_number(&self) -> u64 {
         self.shared.admission().last
     }
@@ -465,7 +479,7 @@ impl Store {
                 }
                 admission.stamp
             };
-            let lanes = self.shared.with_engine(|engine| recovery::load_cursors(engine, mailbox))?;
+            let lanes = self.shared.read_engine(|engine| recovery::load_cursors(engine, mailbox))?;
             let mut admission = self.shared.admission();
             if admission.stamp == stamp && !admission.mailboxes.contains_key(&mailbox) {
                 let state = MailboxState::new(lanes, limits);

@@ -201,7 +201,12 @@ impl Runtime {
                 self.kept_replies.remove_if(&id, |_, askers| askers.iter().all(oneshot::Sender::is_closed));
                 Ok((mark.outcome, None))
             }
-            _ => receiver.await.map_err(|_| self.ledger.store().failure().unwrap_or(StoreError::Closed)),
+            _ => tokio::select! {
+                biased;
+                told = receiver => told.map_err(|_| self.ledger.store().failure().unwrap_or(StoreError::Closed)),
+                // nobody is left to tell it then
+                why = self.ledger.store().failed() => Err(why),
+            },
         }
     }
 

@@ -66,7 +66,7 @@ impl Store {
                 }
                 admission.stamp
             };
-            let value = self.shared.with_engine(|engine| match engine.get(key)? {
+            let value = self.shared.read_engine(|engine| match engine.get(key)? {
                 Some(sealed) => Ok(Some(Arc::from(sealed::unseal(engine, key, sealed)?))),
                 None => Ok(None),
             });
@@ -104,7 +104,7 @@ impl Store {
     ) -> Result<(Vec<(Vec<u8>, Arc<[u8]>)>, Vec<u8>), StoreError> {
         loop {
             let (overlay, mut end, stamp) = self.shared.overlay_range(from, to, limit);
-            let stored = self.shared.with_engine(|engine| {
+            let stored = self.shared.read_engine(|engine| {
                 let pairs = engine.range(from, &end, limit)?;
                 pairs
                     .into_iter()
@@ -185,7 +185,7 @@ impl Store {
             let stamp = self.shared.admission().stamp;
             let first = self.first_waiting(log, from)?;
             let Some(first) = first else { return Ok(Vec::new()) };
-            let stored = self.shared.with_engine(|engine| stored_letters(engine, log, first, count, bytes));
+            let stored = self.shared.read_engine(|engine| stored_letters(engine, log, first, count, bytes));
             let admission = self.shared.admission();
             if admission.stamp != stamp {
                 continue;
@@ -219,7 +219,7 @@ impl Store {
     /// The first mailbox id that was never given. May block on the disk.
     pub(crate) fn next_mailbox_id(&self) -> Result<MailboxId, StoreError> {
         let (from, to) = (keys::mailbox(0), keys::mailbox(MailboxId::MAX));
-        let stored = self.shared.with_engine(|engine| Ok(engine.last(&from, &to)?))?.map(|(key, _)| key);
+        let stored = self.shared.read_engine(|engine| Ok(engine.last(&from, &to)?))?.map(|(key, _)| key);
         let fresh = {
             let admission = self.shared.admission();
             let frozen = admission.frozen.as_ref().map(|frozen| &frozen.generation);

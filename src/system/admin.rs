@@ -234,6 +234,33 @@ impl System {
         }
     }
 
+    /// Whether nothing waits for an actor that runs and nothing on the schedule is due.
+    pub(crate) async fn is_idle(&self) -> Result<bool, AdminError> {
+        const PAGE: usize = 256;
+        let runtime = &self.inner.runtime;
+        let store = runtime.ledger.store();
+        if let Some(why) = store.failure() {
+            return Err(why.into());
+        }
+        let commit = store.last_number();
+        let first = runtime.ledger.first_scheduled(1).await?;
+        if first.first().is_some_and(|entry| entry.due <= runtime.ledger.clock().now()) {
+            return Ok(false);
+        }
+        let mut after: Option<String> = None;
+        loop {
+            let page = self.mailboxes().page(after.as_deref(), PAGE).await?;
+            if page.iter().any(|mailbox| mailbox.running && mailbox.waiting > 0) {
+                return Ok(false);
+            }
+            match page.into_iter().next_back() {
+                Some(last) => after = Some(last.name),
+                // a message may have moved behind the look; every move is a commit
+                None => return Ok(store.last_number() == commit),
+            }
+        }
+    }
+
     /// Looks a message up in all mailboxes.
     async fn find(&self, id: MessageId) -> Result<Option<Found>, StoreError> {
         const PAGE: usize = 256;

@@ -121,6 +121,29 @@ impl Disk {
         self.disk.fail_syncs(fail);
     }
 
+    /// Has the operation with this number fail with an error of this kind, once; what it was to write may be there in part.
+    pub fn fail_at(&self, operation: u64, kind: std::io::ErrorKind) {
+        self.disk.fail_at(operation, kind);
+    }
+
+    /// How many syncs of files have ended.
+    pub fn syncs(&self) -> u64 {
+        self.disk.syncs()
+    }
+
+    /// The store's files by name, without the engine's.
+    pub fn files(&self) -> Vec<String> {
+        self.disk.files()
+    }
+
+    /// Changes the durable bytes of a file behind everybody's back.
+    ///
+    /// # Errors
+    /// There is no such file.
+    pub fn damage(&self, file: &str, change: impl FnOnce(&mut Vec<u8>)) -> std::io::Result<()> {
+        self.disk.damage(file, change)
+    }
+
     /// How many bytes may still be written beyond what is there; none for no bound.
     pub fn set_free_space(&self, bytes: Option<u64>) {
         self.disk.set_free_space(bytes);

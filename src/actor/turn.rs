@@ -33,7 +33,7 @@ use crate::store::{Admitted, Batch, Condition, MailboxId, Origin, StoreError, Ur
 /// What an attempt came to.
 enum Attempted {
     /// The handler succeeded. Only here are there effects.
-    Done(Done),
+    Done(Box<Done>),
     /// The handler failed or panicked.
     Failed(Failure),
     /// The actor is to end now: the turn is thrown away.
@@ -155,7 +155,7 @@ impl<A: Actor> Worker<A> {
             Some(Ok(Ok(answered))) => match self.state.save(&self.runtime, &actor) {
                 Ok(whole) => {
                     self.actor = Some(actor);
-                    return Ok(Attempted::Done(Done { answered, effects, copy, whole }));
+                    return Ok(Attempted::Done(Box::new(Done { answered, effects, copy, whole })));
                 }
                 Err(why) => Attempted::Failed(Failure::from(why).terminal()),
             },
@@ -183,11 +183,11 @@ impl<A: Actor> Worker<A> {
         .await
     }
 
-    async fn settle_success(&mut self, stub: Stub, mut done: Done) -> Result<TurnOutcome, Ending> {
+    async fn settle_success(&mut self, stub: Stub, mut done: Box<Done>) -> Result<TurnOutcome, Ending> {
         let stored = done.answered.take_stored();
         match self.commit_success(&stub, &done, stored.as_deref()).await? {
             Committed::Yes(commit, targets) => {
-                let Done { answered, effects, copy, whole } = done;
+                let Done { answered, effects, copy, whole } = *done;
                 self.cells = copy.committed();
                 self.saved = whole.or(self.saved.take());
                 self.tried.remove(&stub.head.id);

@@ -376,6 +376,7 @@ mod probing {
     #[derive(Serialize, Deserialize)]
     struct OneSided {
         #[serde(skip_serializing)]
+        #[expect(dead_code, reason = "only how it is encoded matters")]
         a: u8,
         b: u8,
     }

@@ -71,9 +71,9 @@ struct World {
     chance: u64,
 }
 
-/// The store stopped: the power was cut, or something it reported.
+/// The store stopped: the power was cut, or something it reported. Read when it is printed.
 #[derive(Debug)]
-struct Stopped(Option<StoreError>);
+struct Stopped(#[expect(dead_code, reason = "printed with Debug")] Option<StoreError>);
 
 impl World {
     fn open(disk: &SimulatedDisk, chance: u64) -> Result<World, StoreError> {

@@ -23,6 +23,9 @@ pub(crate) enum Peek {
     AskEngine,
 }
 
+/// A stored key and its value.
+pub(crate) type KeyValue = (Vec<u8>, Arc<[u8]>);
+
 /// A waiting envelope and its place.
 #[derive(Debug, Clone)]
 pub(crate) struct Letter {
@@ -78,12 +81,7 @@ impl Store {
     }
 
     /// Pairs with `from <= key < to` in order, at most `limit`. May block on the disk.
-    pub(crate) fn scan(
-        &self,
-        from: &[u8],
-        to: &[u8],
-        limit: usize,
-    ) -> Result<Vec<(Vec<u8>, Arc<[u8]>)>, StoreError> {
+    pub(crate) fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<KeyValue>, StoreError> {
         let mut found = Vec::new();
         let mut from = from.to_vec();
         while found.len() < limit && from.as_slice() < to {
@@ -95,13 +93,12 @@ impl Store {
     }
 
     /// One step of a scan: what lies between `from` and the key returned with it.
-    #[expect(clippy::type_complexity, reason = "the pairs and where to go on, used once above")]
     fn scan_part(
         &self,
         from: &[u8],
         to: &[u8],
         limit: usize,
-    ) -> Result<(Vec<(Vec<u8>, Arc<[u8]>)>, Vec<u8>), StoreError> {
+    ) -> Result<(Vec<KeyValue>, Vec<u8>), StoreError> {
         loop {
             let (overlay, mut end, stamp) = self.shared.overlay_range(from, to, limit);
             let stored = self.shared.read_engine(|engine| {
@@ -263,7 +260,6 @@ fn successor(key: &[u8]) -> Vec<u8> {
 impl Shared {
     /// The overlay's part of a scan: overrides and tombstones up to the key returned, and the stamp. Bounded, so that
     /// the lock is not held for long.
-    #[expect(clippy::type_complexity, reason = "overrides, where they end, the stamp; used once")]
     fn overlay_range(
         &self,
         from: &[u8],

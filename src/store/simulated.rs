@@ -17,7 +17,6 @@ mod medium;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -135,7 +134,11 @@ impl SimulatedDisk {
     }
 
     /// Changes the durable pairs of the engine.
-    pub(crate) fn damage_engine(&self, change: impl FnOnce(&mut BTreeMap<Vec<u8>, Vec<u8>>)) {
+    #[cfg(test)]
+    pub(crate) fn damage_engine(
+        &self,
+        change: impl FnOnce(&mut std::collections::BTreeMap<Vec<u8>, Vec<u8>>),
+    ) {
         self.state().map.damage(change);
     }
 

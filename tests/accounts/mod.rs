@@ -5,6 +5,8 @@
 //! and the last transfer of each sender (G2), and numbers what it tells the book. Handlers fail at random, but as the
 //! message's id decides: the same way whenever it is handled again.
 
+#![allow(dead_code, reason = "each test that includes this uses a part of it")]
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Once;
 use std::time::Duration;

@@ -1,6 +1,8 @@
 //! A test that starts itself again as a child process: the child runs one test of the same binary, told by the
 //! environment that it is the child, and prints lines that begin with [`MARK`]; the parent reads them.
 
+#![allow(dead_code, reason = "each test that includes this uses a part of it")]
+
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};

@@ -77,6 +77,7 @@ impl Map {
     }
 
     /// Changes what is durable behind everyone's back; what is pending stays pending.
+    #[cfg(test)]
     pub(super) fn damage(&mut self, change: impl FnOnce(&mut Pairs)) {
         change(&mut self.durable);
         self.show_durable();

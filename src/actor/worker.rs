@@ -205,7 +205,8 @@ impl<A: Actor> Worker<A> {
         Ok(())
     }
 
-    /// Runs until the end; the mailbox says so when it has come.
+    /// Runs until the end. Whoever holds the claim on the mailbox says that it has come: said here too, a successor could
+    /// have started in between, and would be taken for ended.
     pub(crate) async fn run(mut self) {
         let ending = self.work().await;
         if let Some(actor) = self.actor.take() {
@@ -227,7 +228,6 @@ impl<A: Actor> Worker<A> {
             }
         }
         self.mailbox.set_blocked_until(Timestamp::default());
-        self.mailbox.running.send_replace(false);
     }
 
     async fn work(&mut self) -> Ending {

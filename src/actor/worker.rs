@@ -260,6 +260,7 @@ impl<A: Actor> Worker<A> {
 
     async fn next_letter(&mut self) -> Result<Option<Letter<A>>, Ending> {
         let now = self.now();
+        self.intake.look_where_mail_came(&self.mailbox);
         for lane in 0..LANES {
             if self.held[lane].is_some_and(|until| until > now) {
                 continue;

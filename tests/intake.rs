@@ -134,3 +134,38 @@ async fn no_message_is_left_behind_by_an_actor_that_stops_and_starts_under_load(
     }
     assert_eq!(distinct, SENDERS * EACH);
 }
+
+#[derive(Serialize, Deserialize)]
+struct Large(Vec<u8>);
+impl Message for Large {
+    type Reply = ();
+    const NAME: &'static str = "large";
+}
+
+struct Fails;
+impl Actor for Fails {
+    const NAME: &'static str = "fails";
+    type Messages = (Large,);
+}
+impl Handler<Large> for Fails {
+    async fn handle(&mut self, _: Large, _: &mut Context<Self>) -> Result<(), Failure> {
+        Err(Failure::new("never works"))
+    }
+}
+
+#[tokio::test]
+async fn a_message_of_the_largest_size_can_become_a_dead_letter() {
+    // It once could not: the dead letter holds the body twice, which did not fit into one commit, and the message
+    // stayed in its mailbox with nobody looking at it before the next start.
+    const LARGEST: u64 = 40 << 10;
+    let builder = System::builder().journal_segment(64 << 10).max_message(LARGEST);
+    let system = Disk::new(1).open(builder).await.expect("opens");
+    let fails =
+        system.spawn("fails", || Fails).retry(steadfast::RetryPolicy::immediately(2)).await.expect("starts");
+    fails.tell(Large(vec![7; LARGEST as usize - 1_000])).await.expect("accepted");
+    let rests = tokio::time::timeout(Duration::from_secs(10), run_until_idle(&system)).await;
+    assert!(rests.is_ok(), "{} waits and nobody handles it", fails.waiting());
+    let dead = system.dead_letters().page(None, None, 10).await.expect("reads");
+    assert_eq!(dead.len(), 1);
+    assert_eq!(dead[0].attempts.count, 2);
+}

@@ -45,7 +45,7 @@ mod sled;
 mod tests;
 mod ticket;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -500,6 +500,11 @@ impl Store {
     /// What is notified at every append to the mailbox, and when the store fails.
     pub(crate) fn bell(&self, mailbox: MailboxId) -> Option<Arc<Notify>> {
         Some(self.shared.admission().mailboxes.get(&mailbox)?.bell.clone())
+    }
+
+    /// One bit for each lane of the mailbox that got mail since the bits were last taken.
+    pub(crate) fn fresh(&self, mailbox: MailboxId) -> Option<Arc<AtomicU8>> {
+        Some(self.shared.admission().mailboxes.get(&mailbox)?.fresh.clone())
     }
 
     /// What is notified when something leaves the mailbox, if the mailbox is over its limits.

@@ -131,9 +131,10 @@ impl System {
             return cast(name, known);
         }
         let store = runtime.ledger.store();
-        let bell = store.bell(id).ok_or(SpawnError::Store(StoreError::Closed))?;
-        let fresh = Arc::new(Mailbox::<A>::new(id, name.into(), decoder::<A>()?, bell));
-        let kept = runtime.mailboxes.entry(name.to_owned()).or_insert_with(|| fresh).value().clone();
+        let closed = || SpawnError::Store(StoreError::Closed);
+        let (bell, fresh) = (store.bell(id).ok_or_else(closed)?, store.fresh(id).ok_or_else(closed)?);
+        let made = Arc::new(Mailbox::<A>::new(id, name.into(), decoder::<A>()?, bell, fresh));
+        let kept = runtime.mailboxes.entry(name.to_owned()).or_insert_with(|| made).value().clone();
         cast(name, kept)
     }
 

@@ -8,7 +8,7 @@
 
 use std::any::Any;
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, watch};
@@ -45,6 +45,8 @@ pub(crate) struct Mailbox<A: Actor> {
     pub(crate) name: Arc<str>,
     pub(crate) decoder: Decoder<A>,
     pub(crate) bell: Arc<Notify>,
+    /// One bit for each priority that got mail since the worker last took the bits.
+    fresh: Arc<AtomicU8>,
     pub(crate) control: watch::Sender<Control>,
     /// True while a worker reads this mailbox.
     pub(crate) running: watch::Sender<bool>,
@@ -103,7 +105,13 @@ pub(crate) enum Body<A: Actor> {
 }
 
 impl<A: Actor> Mailbox<A> {
-    pub(crate) fn new(id: MailboxId, name: Arc<str>, decoder: Decoder<A>, bell: Arc<Notify>) -> Self {
+    pub(crate) fn new(
+        id: MailboxId,
+        name: Arc<str>,
+        decoder: Decoder<A>,
+        bell: Arc<Notify>,
+        fresh: Arc<AtomicU8>,
+    ) -> Self {
         let quick = Quick {
             lanes: std::array::from_fn(|_| VecDeque::new()),
             volatile: VecDeque::new(),
@@ -114,6 +122,7 @@ impl<A: Actor> Mailbox<A> {
             name,
             decoder,
             bell,
+            fresh,
             control: watch::Sender::new(Control::Run),
             running: watch::Sender::new(false),
             quick: Mutex::new(quick),
@@ -287,6 +296,18 @@ impl<A: Actor> Intake<A> {
     /// Everybody who waits for a reply of a letter that was taken ahead, in one priority.
     pub(crate) fn askers_in(&self, lane: usize) -> Vec<Asker> {
         self.lanes[lane].ahead.iter().filter_map(|letter| letter.asker.clone()).collect()
+    }
+
+    /// As [`Intake::look_again`], for the priorities that got mail since this was last called. Without it a priority that was
+    /// found empty would be looked at again only when all of them are.
+    pub(crate) fn look_where_mail_came(&mut self, mailbox: &Mailbox<A>) {
+        if mailbox.fresh.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let fresh = mailbox.fresh.swap(0, Ordering::Acquire);
+        for (index, lane) in self.lanes.iter_mut().enumerate() {
+            lane.dry &= fresh & 1 << index == 0;
+        }
     }
 
     /// Puts a letter back to be the next of its lane.

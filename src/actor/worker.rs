@@ -12,7 +12,6 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use tokio::sync::watch;
 
 use super::list::Decoder;
@@ -210,7 +209,8 @@ impl<A: Actor> Worker<A> {
         Ok(())
     }
 
-    /// Runs until the end; the mailbox says so when it has come.
+    /// Runs until the end. Whoever holds the claim on the mailbox says that it has come: said here too, a successor could
+    /// have started in between, and would be taken for ended.
     pub(crate) async fn run(mut self) {
         let ending = self.work().await;
         if let Some(actor) = self.actor.take() {
@@ -232,7 +232,6 @@ impl<A: Actor> Worker<A> {
             }
         }
         (0..LANES).for_each(|lane| self.mailbox.set_blocked_until(lane, Timestamp::default()));
-        self.mailbox.running.send_replace(false);
     }
 
     async fn work(&mut self) -> Ending {
@@ -256,10 +255,6 @@ impl<A: Actor> Worker<A> {
         }
         self.wait_for_room().await?;
         self.wait_for_actor().await?;
-        if self.mailbox.bell.notified().now_or_never().is_some() {
-            // mail of a priority that was found empty is not to wait until all the others are empty too
-            self.intake.look_again();
-        }
         match self.next_letter().await? {
             Some(letter) => self.turn(letter).await,
             None if control == Control::Drain && self.held.iter().all(Option::is_none) => {
@@ -282,6 +277,7 @@ impl<A: Actor> Worker<A> {
 
     async fn next_letter(&mut self) -> Result<Option<Letter<A>>, Ending> {
         let now = self.now();
+        self.intake.look_where_mail_came(&self.mailbox);
         for lane in 0..LANES {
             if self.held[lane].is_some_and(|until| until > now) {
                 continue;

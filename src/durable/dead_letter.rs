@@ -97,11 +97,9 @@ impl DeadLetters {
         envelope: &[u8],
         batch: &mut Batch,
     ) -> Result<(), codec::EncodeError> {
-        let (message, body) = match envelope::open(envelope) {
-            Ok(opened) => (opened.name.to_owned(), opened.body.to_vec()),
-            Err(_) => (String::new(), envelope.to_vec()),
-        };
-        Self::put(burial, message, body, envelope.to_vec(), batch)
+        let message = envelope::open(envelope).map(|opened| opened.name.to_owned()).unwrap_or_default();
+        // the body is in the envelope: twice, a large message would not fit into a commit
+        Self::put(burial, message, Vec::new(), envelope.to_vec(), batch)
     }
 
     /// Buries bytes that are no message.
@@ -200,13 +198,20 @@ impl Ledger {
 }
 
 fn read(key: &[u8], value: &[u8]) -> Result<DeadLetter, AdminError> {
-    codec::decode(value).map_err(|error| {
+    let mut letter: DeadLetter = codec::decode(value).map_err(|error| {
         let what = match DeadLetterId::of(key) {
             Some(id) => format!("dead letter {}", id.message),
             None => "a dead letter".into(),
         };
         AdminError::Unreadable { what, why: error.to_string() }
-    })
+    })?;
+    if letter.body.is_empty() {
+        letter.body = match envelope::open(&letter.envelope) {
+            Ok(opened) => opened.body.to_vec(),
+            Err(_) => letter.envelope.clone(),
+        };
+    }
+    Ok(letter)
 }
 
 impl From<StoreError> for CommitRefused {

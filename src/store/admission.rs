@@ -9,6 +9,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use tokio::sync::Notify;
 
@@ -90,6 +91,8 @@ pub(crate) struct MailboxState {
     pub(super) incarnation: u64,
     pub(super) room: Arc<Notify>,
     pub(super) bell: Arc<Notify>,
+    /// One bit for each lane that got mail since whoever reads the mailbox last took the bits.
+    pub(super) fresh: Arc<AtomicU8>,
 }
 
 impl MailboxState {
@@ -101,6 +104,7 @@ impl MailboxState {
             incarnation: 0,
             room: Arc::new(Notify::new()),
             bell: Arc::new(Notify::new()),
+            fresh: Arc::default(),
         }
     }
 
@@ -413,6 +417,7 @@ impl Admission {
                     self.active.append(*log, *position, self.filling.id, at);
                     self.touch(*log);
                     if let Some(state) = self.mailboxes.get(&log.mailbox) {
+                        state.fresh.fetch_or(1 << log.lane, Ordering::Release);
                         state.bell.notify_one();
                     }
                 }

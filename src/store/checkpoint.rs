@@ -253,8 +253,9 @@ impl Checkpointer {
         if let Err(error) = &made
             && !matches!(error, StoreError::Full { .. })
         {
+            // no work was done: `true` would have the thread try again for ever and never see the end
             self.shared.fail(error.clone());
-            return true;
+            return false;
         }
         self.shared.admission().room = segments.room();
         self.shared.eased.notify_waiters();

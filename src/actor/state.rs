@@ -525,7 +525,8 @@ where
     /// What is stored cannot be read.
     pub async fn page(&self, index: u64, limit: usize) -> Result<Vec<T>, StateError> {
         let (front, next) = self.ends().await?;
-        let entries = self.state.page(self.key(front.saturating_add(index)), self.key(next), limit).await?;
+        let from = front.saturating_add(index).min(next);
+        let entries = self.state.page(self.key(from), self.key(next), limit).await?;
         entries.iter().map(|(_, bytes)| self.list.decode(self.state.runtime, bytes)).collect()
     }
 

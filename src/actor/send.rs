@@ -24,7 +24,7 @@ use super::runtime::is_in_turn;
 use crate::clock::Timestamp;
 use crate::codec;
 use crate::durable::{CommitRefused, Mark, Outcome, Scheduled, marks};
-use crate::envelope::{self, MessageId};
+use crate::envelope::MessageId;
 use crate::error::{AskError, Refused, SendError};
 use crate::store::{Admitted, Batch, Condition, LogId, Origin, Refusal, Slot, StoreError, Urgency, keys};
 
@@ -279,7 +279,11 @@ impl<A: Actor> ActorRef<A> {
                 Err(why) => return Err(refused(message, why)),
             };
             if let Some(dedup_id) = &sending.options.dedup_id {
-                match self.dedup(dedup_id, head.id, &mut batch).await {
+                let payload = match payload_of(&message) {
+                    Ok(payload) => payload,
+                    Err(why) => return Err(refused(message, why)),
+                };
+                match self.dedup(dedup_id, head.id, payload, &mut batch).await {
                     Ok(None) => {}
                     Ok(Some(mark)) => return Ok(Duplicate::Of(mark)),
                     Err(why) => return Err(refused(message, why)),
@@ -362,11 +366,16 @@ impl<A: Actor> ActorRef<A> {
 
     /// Looks the dedup id up, and adds to the batch what remembers it. Returns the mark of an earlier message with the same
     /// id and payload.
-    async fn dedup(&self, dedup_id: &str, id: MessageId, batch: &mut Batch) -> Result<Option<Mark>, Refused> {
+    async fn dedup(
+        &self,
+        dedup_id: &str,
+        id: MessageId,
+        payload: [u8; 16],
+        batch: &mut Batch,
+    ) -> Result<Option<Mark>, Refused> {
         let runtime = &self.runtime;
         let (mailbox, hash) = (self.mailbox.id, marks::hash(dedup_id));
         let now = runtime.ledger.clock().now();
-        let payload = batch.appended().map(payload_of).unwrap_or_default();
         let key = keys::mark(mailbox, hash);
         let (stored, seen) = runtime.ledger.get_seen(key.clone()).await?;
         match stored.map(|bytes| Mark::decode(&bytes)).transpose()? {
@@ -401,8 +410,11 @@ impl<A: Actor> ActorRef<A> {
     }
 }
 
-fn payload_of(envelope: &[u8]) -> [u8; 16] {
-    envelope::open(envelope).map(|opened| marks::payload_hash(opened.name, opened.body)).unwrap_or_default()
+/// Tells two messages under one dedup id apart, however they are sent.
+fn payload_of<M: Message>(message: &M) -> Result<[u8; 16], Refused> {
+    let mut body = Vec::new();
+    codec::encode_into(message, &mut body)?;
+    Ok(marks::payload_hash(M::NAME, &body))
 }
 
 /// How long a sender waits for room.

@@ -18,7 +18,7 @@ use super::list::Decoder;
 use super::mailbox::{Control, Intake, Letter, Mailbox};
 use super::message::Actor;
 use super::reply::ReplyLost;
-use super::runtime::Runtime;
+use super::runtime::{AnyMailbox, Runtime};
 use super::state::{Cells, State, WHOLE};
 use super::turn::{drop_quietly, panic_text};
 use crate::clock::Timestamp;
@@ -222,12 +222,13 @@ impl<A: Actor> Worker<A> {
         }
         self.mailbox.clear();
         if self.runtime.is_closing() || matches!(ending, Ending::Store(_)) {
-            for asker in self.mailbox.askers() {
-                asker.lose(ReplyLost::Stopped);
-            }
+            self.mailbox.lose_askers();
         }
-        self.mailbox.set_blocked_until(Timestamp::default());
-        self.mailbox.running.send_replace(false);
+        for lane in 0..LANES {
+            self.mailbox.set_blocked_until(lane, Timestamp::default());
+        }
+        // that it is not running says the claim on the mailbox, once this task is at its end: said here too, it could
+        // be said of the next worker
     }
 
     async fn work(&mut self) -> Ending {
@@ -260,19 +261,25 @@ impl<A: Actor> Worker<A> {
 
     async fn next_letter(&mut self) -> Result<Option<Letter<A>>, Ending> {
         let now = self.now();
+        if self.mailbox.has_rung() && !cfg!(steadfast_bug = "look_late_for_higher_priorities") {
+            // what came while others were handled may be of a higher priority
+            self.intake.look_again();
+        }
         for lane in 0..LANES {
-            if self.held[lane].is_some_and(|until| until > now) {
+            let first = self.intake.first(lane);
+            let cancelled = first.is_some_and(|place| self.mailbox.is_cancelled(place));
+            if self.held[lane].is_some_and(|until| until > now) && !cancelled {
                 continue;
             }
             if self.held[lane].take().is_some() {
-                self.mailbox.set_blocked_until(Timestamp::default());
+                self.mailbox.set_blocked_until(lane, Timestamp::default());
             }
             let Some(letter) = self.intake.next(lane, &self.mailbox, &self.runtime.ledger).await? else {
                 continue;
             };
             // after a restart: it failed before and its time has not come
             let due = self.tried.get(&letter.head.id).map(|attempts| attempts.not_before);
-            match due.filter(|due| self.strict && *due > now) {
+            match due.filter(|due| self.strict && *due > now && !cancelled) {
                 Some(due) => self.hold(letter, due),
                 None => return Ok(Some(letter)),
             }
@@ -283,12 +290,15 @@ impl<A: Actor> Worker<A> {
     /// Keeps a letter as the next of its priority, not before `due`.
     pub(super) fn hold(&mut self, letter: Letter<A>, due: Timestamp) {
         let Some(place) = letter.place else { return };
-        self.held[usize::from(place.log.lane)] = Some(due);
-        self.mailbox.set_blocked_until(due);
-        self.intake.put_back(letter);
-        for asker in self.mailbox.askers() {
-            asker.lose(ReplyLost::Blocked(due));
+        let lane = usize::from(place.log.lane);
+        self.held[lane] = Some(due);
+        self.mailbox.set_blocked_until(lane, due);
+        if due > self.now() {
+            for asker in self.intake.askers(lane).chain(self.mailbox.askers_in(lane)) {
+                asker.lose(ReplyLost::Blocked(due));
+            }
         }
+        self.intake.put_back(letter);
     }
 
     /// A turn was committed: what it has others wait for, and what it waits for itself.
@@ -310,10 +320,15 @@ impl<A: Actor> Worker<A> {
 
     async fn wait_for_room(&mut self) -> Result<(), Ending> {
         const LOOK_AGAIN: Duration = Duration::from_millis(20);
+        if cfg!(steadfast_bug = "overfill_without_waiting") {
+            return Ok(());
+        }
         let store = self.runtime.ledger.store();
         self.overfilled.retain(|target| *target != self.mailbox.id && store.over_limit(*target).is_some());
         while let Some(room) = self.overfilled.last().and_then(|target| store.over_limit(*target)) {
-            if store.over_limit(self.mailbox.id).is_some() || *self.control.borrow() >= Control::Stop {
+            let full_too =
+                store.over_limit(self.mailbox.id).is_some() && !cfg!(steadfast_bug = "wait_in_a_cycle");
+            if full_too || *self.control.borrow() >= Control::Stop {
                 // a cycle of full mailboxes must keep moving
                 break;
             }

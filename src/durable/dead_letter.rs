@@ -97,11 +97,9 @@ impl DeadLetters {
         envelope: &[u8],
         batch: &mut Batch,
     ) -> Result<(), codec::EncodeError> {
-        let (message, body) = match envelope::open(envelope) {
-            Ok(opened) => (opened.name.to_owned(), opened.body.to_vec()),
-            Err(_) => (String::new(), envelope.to_vec()),
-        };
-        Self::put(burial, message, body, envelope.to_vec(), batch)
+        let message = envelope::open(envelope).map(|opened| opened.name.to_owned()).unwrap_or_default();
+        // the body is stored once, in the envelope: the largest message must fit into one commit
+        Self::put(burial, message, Vec::new(), envelope.to_vec(), batch)
     }
 
     /// Buries bytes that are no message.
@@ -200,7 +198,15 @@ impl Ledger {
 }
 
 fn read(key: &[u8], value: &[u8]) -> Result<DeadLetter, AdminError> {
-    codec::decode(value).map_err(|error| {
+    let letter: Result<DeadLetter, _> = codec::decode(value);
+    let with_body = |mut letter: DeadLetter| {
+        if !letter.envelope.is_empty() {
+            let body = envelope::open(&letter.envelope).map_or(&*letter.envelope, |opened| opened.body);
+            letter.body = body.to_vec();
+        }
+        letter
+    };
+    letter.map(with_body).map_err(|error| {
         let what = match DeadLetterId::of(key) {
             Some(id) => format!("dead letter {}", id.message),
             None => "a dead letter".into(),

@@ -41,6 +41,11 @@ pub(super) async fn run(runtime: Arc<Runtime>) {
         tokio::select! {
             () = clock.sleep_until(until) => {}
             () = runtime.scheduled.notified() => {}
+            _ = runtime.ledger.store().failed() => {
+                // those who ask actors that do not run have nobody else to tell them
+                runtime.lose_askers();
+                return;
+            }
         }
     }
 }
@@ -50,14 +55,14 @@ async fn fire_due(runtime: &Runtime) -> Result<Option<Timestamp>, StoreError> {
     loop {
         // before the look: what was put on the schedule behind it must not find later ones ahead of it
         let now = runtime.ledger.clock().now();
+        let entries = runtime.ledger.first_scheduled(AT_ONCE).await?;
+        let early = if cfg!(steadfast_bug = "fire_early") { Duration::from_secs(1) } else { Duration::ZERO };
+        let now = now.after(early);
         let due = entries.iter().take_while(|entry| entry.due <= now).count();
         for entry in &entries[..due] {
             let mut batch = Batch::default();
             entry.fire(&mut batch);
             match runtime.ledger.commit(&mut batch, Origin::Inside, Urgency::Soon).await {
-        let entries = runtime.ledger.first_scheduled(AT_ONCE).await?;
-        let early = if cfg!(steadfast_bug = "fire_early") { Duration::from_secs(1) } else { Duration::ZERO };
-        let now = now.after(early);
                 // a key that changed: it was cancelled meanwhile
                 Ok(_) | Err(CommitRefused::Key(_)) => {}
                 Err(CommitRefused::Refused(Refused::Store(why))) => return Err(why),

@@ -11,6 +11,8 @@ mod policy;
 mod store;
 mod sync;
 mod system;
+#[cfg(test)]
+mod tests;
 
 pub use self::actor::{
     Accepts, Actor, ActorRef, Address, Ask, Cell, CellList, CellMap, Contains, Context, Durability, Failure,

@@ -63,7 +63,7 @@ read_table() {
         IFS='|' read -r name where story <<<"$line"
         name=$(trim "$name") story=$(trim "$story")
         read -r target test <<<"$where"
-        [[ $name =~ ^[a-z0-9-]+$ && -n $story ]] || die "$TABLE: not \`name | lib test | story\`: $line"
+        [[ $name =~ ^[a-z0-9_-]+$ && -n $story ]] || die "$TABLE: not \`name | lib test | story\`: $line"
         [[ $target == lib || $target == loom ]] || die "$TABLE: \`$name\` names no target (lib, loom): $line"
         [[ $test =~ ^[A-Za-z0-9_:]+$ ]] || die "$TABLE: \`$name\` names no test: $line"
         [[ " ${names[*]} " == *" $name "* ]] && die "$TABLE: \`$name\` is there twice"

@@ -77,6 +77,12 @@ pub enum Refused {
         /// The option.
         option: &'static str,
     },
+    /// A volatile message is not stored, so it cannot have the option.
+    #[error("a volatile message cannot have `{option}`, which needs it to be stored; use another durability")]
+    NotVolatile {
+        /// The option.
+        option: &'static str,
+    },
     /// The mailbox's head is waiting to be tried again, so an answer cannot come before.
     #[error("the mailbox is blocked until {until}: the message before is tried again then")]
     Blocked {

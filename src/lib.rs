@@ -37,6 +37,8 @@ mod store;
 mod sync;
 mod system;
 pub mod testkit;
+#[cfg(test)]
+mod tests;
 
 pub use self::actor::{
     Accepts, Actor, ActorRef, Address, Ask, Cell, CellList, CellMap, Contains, Context, Durability, Failure,

@@ -177,6 +177,7 @@ impl System {
                 stuck.push(name.to_string());
             }
         }
+        self.inner.runtime.lose_askers();
         if let Some(timekeeper) = lock(&self.inner.timekeeper).take() {
             timekeeper.abort();
         }

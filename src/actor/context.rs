@@ -1,6 +1,7 @@
 //! What a handler is given beside its message. What it sends, schedules, buries and writes through here is collected, and
 //! exists only when the turn is committed.
 
+use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::Arc;
@@ -437,10 +438,11 @@ impl Effects {
         batch: &mut Batch,
     ) -> Result<Vec<MailboxId>, Refused> {
         let mut targets = Vec::new();
+        let mut marked = HashMap::new();
         for outgoing in &self.outgoing {
             let target = turn.runtime.ledger.mailbox(&outgoing.mailbox, &outgoing.actor, None).await?;
             let sealed = &self.sealed[outgoing.sealed.clone()];
-            if self.is_duplicate(turn, outgoing, target, sealed, batch).await? {
+            if self.is_duplicate(turn, outgoing, target, sealed, &mut marked, batch).await? {
                 continue;
             }
             let log = LogId { mailbox: target, lane: outgoing.lane };
@@ -460,6 +462,9 @@ impl Effects {
         }
         self.settle_buried(turn, batch)?;
         for (mailbox, hash, mark) in &self.read {
+            if cfg!(steadfast_bug = "keep_the_answer_of_an_ask") {
+                continue;
+            }
             mark.delete(*mailbox, *hash, batch);
         }
         Ok(targets)
@@ -477,29 +482,34 @@ impl Effects {
         outgoing: &Outgoing,
         target: MailboxId,
         sealed: &[u8],
+        marked: &mut HashMap<Vec<u8>, Mark>,
         batch: &mut Batch,
     ) -> Result<bool, Refused> {
         let Some(dedup_id) = &outgoing.dedup_id else { return Ok(false) };
         let now = turn.runtime.ledger.clock().now();
         let hash = marks::hash(dedup_id);
         let key = keys::mark(target, hash);
+        let payload = envelope::open(sealed).map(|opened| marks::payload_hash(opened.name, opened.body));
+        let payload = payload.unwrap_or_default();
+        let is_first = |first: &Mark| match first.payload == payload {
+            true => Ok(true),
+            false => Err(Refused::DedupConflict { dedup_id: dedup_id.clone(), first: first.id }),
+        };
+        if let Some(first) = marked.get(&key) {
+            return is_first(first);
+        }
         let (stored, seen) = turn.runtime.ledger.get_seen(key.clone()).await?;
         match stored.map(|bytes| Mark::decode(&bytes)).transpose()? {
-            Some(mark) if !mark.is_over(now) => return Ok(true),
+            Some(mark) if !mark.is_over(now) => return is_first(&mark),
             Some(old) => {
-                batch.require(Condition::Present { key, seen: Some(seen) });
+                batch.require(Condition::Present { key: key.clone(), seen: Some(seen) });
                 old.delete(target, hash, batch);
             }
-            None => batch.require(Condition::Absent { key, seen: Some(seen) }),
+            None => batch.require(Condition::Absent { key: key.clone(), seen: Some(seen) }),
         }
-        let payload = envelope::open(sealed).map(|opened| marks::payload_hash(opened.name, opened.body));
-        let mark = Mark {
-            id: outgoing.id,
-            payload: payload.unwrap_or_default(),
-            at: now,
-            outcome: Outcome::Pending,
-        };
+        let mark = Mark { id: outgoing.id, payload, at: now, outcome: Outcome::Pending };
         mark.put(target, hash, batch)?;
+        marked.insert(key, mark);
         Ok(false)
     }
 

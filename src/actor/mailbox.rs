@@ -15,7 +15,7 @@ use tokio::sync::{Notify, watch};
 
 use super::list::{Decoder, SumOf};
 use super::message::Actor;
-use super::reply::Asker;
+use super::reply::{Asker, ReplyLost};
 use super::runtime::AnyMailbox;
 use crate::clock::Timestamp;
 use crate::durable::Ledger;
@@ -63,8 +63,8 @@ pub(crate) struct Mailbox<A: Actor> {
 pub(crate) struct Quick<A: Actor> {
     lanes: [VecDeque<Decoded<A>>; LANES],
     volatile: VecDeque<Letter<A>>,
-    /// Who asks, for messages that lie on disk only.
-    askers: HashMap<MessageId, Asker>,
+    /// Who asks, for messages that lie on disk only, and their priority.
+    askers: HashMap<MessageId, (usize, Asker)>,
 }
 
 struct Decoded<A: Actor> {
@@ -181,27 +181,31 @@ impl<A: Actor> Mailbox<A> {
     }
 
     /// Until when an ask of this priority would be held up.
-    pub(crate) fn blocked_until(&self, lane: u8) -> Timestamp {
-        Timestamp::from_millis(self.blocked_until[usize::from(lane)].load(Ordering::Acquire))
+    pub(crate) fn blocked_until(&self, lane: usize) -> Timestamp {
+        Timestamp::from_millis(self.blocked_until[lane].load(Ordering::Acquire))
     }
 
     pub(crate) fn set_blocked_until(&self, lane: usize, until: Timestamp) {
         self.blocked_until[lane].store(until.as_millis(), Ordering::Release);
     }
 
-    /// Everybody who waits for a reply of a message that lies here decoded, in one priority.
+    /// Everybody who waits for a reply of a message of this priority that lies here.
     pub(crate) fn askers_in(&self, lane: usize) -> Vec<Asker> {
-        self.quick().lanes[lane].iter().filter_map(|decoded| decoded.letter.asker.clone()).collect()
-    }
-
-    /// Everybody who waits for a reply of a message that lies here.
-    pub(crate) fn askers(&self) -> Vec<Asker> {
         let quick = self.quick();
-        let letters = quick.lanes.iter().flatten().filter_map(|decoded| decoded.letter.asker.clone());
-        letters.chain(quick.askers.values().cloned()).collect()
+        let letters = quick.lanes[lane].iter().filter_map(|decoded| decoded.letter.asker.clone());
+        let on_disk = quick.askers.values().filter(|(of, _)| *of == lane).map(|(_, asker)| asker.clone());
+        letters.chain(on_disk).collect()
     }
 
     /// Whether the message was cancelled after it was read.
+    pub(crate) fn is_cancelled(&self, place: Place) -> bool {
+        self.any_cancelled.load(Ordering::Acquire) > 0 && {
+            let cancelled = self.cancelled.lock().unwrap_or_else(PoisonError::into_inner);
+            cancelled.contains(&(place.log, place.position))
+        }
+    }
+
+    /// As [`Mailbox::is_cancelled`], and forgets it.
     pub(crate) fn was_cancelled(&self, place: Place) -> bool {
         if self.any_cancelled.load(Ordering::Acquire) == 0 {
             return false;
@@ -219,7 +223,7 @@ impl<A: Actor> Mailbox<A> {
             let dropped = std::mem::take(&mut quick.lanes[lane]);
             for decoded in dropped {
                 if let Some(asker) = decoded.letter.asker {
-                    quick.askers.insert(decoded.letter.head.id, asker);
+                    quick.remember_asker(decoded.letter.head.id, lane, asker);
                 }
             }
         }
@@ -228,8 +232,8 @@ impl<A: Actor> Mailbox<A> {
 
 impl<A: Actor> Quick<A> {
     /// Remembers who asks, for a message that will be read from the log again.
-    pub(crate) fn remember_asker(&mut self, id: MessageId, asker: Asker) {
-        self.askers.insert(id, asker);
+    pub(crate) fn remember_asker(&mut self, id: MessageId, lane: usize, asker: Asker) {
+        self.askers.insert(id, (lane, asker));
     }
 
     /// Keeps a message that was just admitted, if there is room; otherwise only who asks.
@@ -238,7 +242,7 @@ impl<A: Actor> Quick<A> {
         if running && self.lanes[lane].len() < WINDOW {
             self.lanes[lane].push_back(Decoded { position, letter });
         } else if let Some(asker) = letter.asker {
-            self.askers.insert(letter.head.id, asker);
+            self.remember_asker(letter.head.id, lane, asker);
         }
     }
 }
@@ -256,6 +260,25 @@ impl<A: Actor> AnyMailbox for Mailbox<A> {
         let mut cancelled = self.cancelled.lock().unwrap_or_else(PoisonError::into_inner);
         cancelled.insert((log, position));
         self.any_cancelled.store(cancelled.len(), Ordering::Release);
+        drop(cancelled);
+        // it may be the one that holds up the others
+        self.bell.notify_one();
+    }
+
+    fn lose_asker(&self, id: MessageId) {
+        if let Some((_, asker)) = self.quick().askers.remove(&id) {
+            asker.lose(ReplyLost::Stopped);
+        }
+    }
+
+    fn lose_askers(&self) {
+        for asker in (0..LANES).flat_map(|lane| self.askers_in(lane)) {
+            asker.lose(ReplyLost::Stopped);
+        }
+        let volatile = std::mem::take(&mut self.quick().volatile);
+        for asker in volatile.into_iter().filter_map(|letter| letter.asker) {
+            asker.lose(ReplyLost::Stopped);
+        }
     }
 
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
@@ -293,11 +316,6 @@ impl<A: Actor> Intake<A> {
         }
     }
 
-    /// Everybody who waits for a reply of a letter that was taken ahead, in one priority.
-    pub(crate) fn askers_in(&self, lane: usize) -> Vec<Asker> {
-        self.lanes[lane].ahead.iter().filter_map(|letter| letter.asker.clone()).collect()
-    }
-
     /// As [`Intake::look_again`], for the priorities that got mail since this was last called. Without it a priority that was
     /// found empty would be looked at again only when all of them are.
     pub(crate) fn look_where_mail_came(&mut self, mailbox: &Mailbox<A>) {
@@ -310,10 +328,25 @@ impl<A: Actor> Intake<A> {
         }
     }
 
+    /// The place of the next letter of a lane, if it was taken already.
+    pub(crate) fn first(&self, lane: usize) -> Option<Place> {
+        self.lanes[lane].ahead.front()?.place
+    }
+
+    /// Who asks, among those taken ahead.
+    pub(crate) fn askers(&self, lane: usize) -> impl Iterator<Item = Asker> {
+        self.lanes[lane].ahead.iter().filter_map(|letter| letter.asker.clone())
+    }
+
     /// Puts a letter back to be the next of its lane.
     pub(crate) fn put_back(&mut self, letter: Letter<A>) {
         if let Some(place) = letter.place {
-            self.lanes[usize::from(place.log.lane)].ahead.push_front(letter);
+            let ahead = &mut self.lanes[usize::from(place.log.lane)].ahead;
+            if cfg!(steadfast_bug = "pass_over_a_failed_head") {
+                ahead.push_back(letter);
+            } else {
+                ahead.push_front(letter);
+            }
         }
     }
 
@@ -378,7 +411,7 @@ fn take_quick_at<A: Actor>(mailbox: &Mailbox<A>, lane: usize, position: u64) -> 
 fn from_log<A: Actor>(mailbox: &Mailbox<A>, letter: crate::store::Letter) -> Letter<A> {
     let place = Place { log: letter.log, position: letter.position, len: letter.envelope.len() as u32 };
     let head = head_of(&letter.envelope, place);
-    let asker = mailbox.quick().askers.remove(&head.id);
+    let asker = mailbox.quick().askers.remove(&head.id).map(|(_, asker)| asker);
     Letter { place: Some(place), head, body: Body::Sealed(letter.envelope), asker }
 }
 

@@ -36,6 +36,10 @@ pub(crate) trait AnyMailbox: Send + Sync {
     fn is_running(&self) -> bool;
     /// A message was cancelled: it must not be handled even if it is in memory already.
     fn cancelled(&self, log: LogId, position: u64);
+    /// Whoever asks with this message, which lies in no memory, will have no reply.
+    fn lose_asker(&self, id: MessageId);
+    /// The system ends: whoever asks will have no reply in this process.
+    fn lose_askers(&self);
     /// Itself, for the cast back.
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
 }
@@ -59,6 +63,8 @@ pub enum Handled {
     Expired,
     /// It was cancelled.
     Cancelled,
+    /// It was volatile and its one attempt failed, or its actor ended meanwhile.
+    Lost,
 }
 
 /// A kept reply, told to the one who asked again.
@@ -143,13 +149,21 @@ impl Runtime {
         let mut asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
         let mut next = Some(target);
         while let Some(waits) = next {
-            if waits == asker {
+            if waits == asker && !cfg!(steadfast_bug = "wait_in_a_cycle_of_asks") {
                 return None;
             }
             next = asking.get(&waits).copied();
         }
         asking.insert(asker, target);
         Some(Asking { runtime: self.clone(), asker })
+    }
+
+    /// The system ends: tells everybody who asks that there will be no reply.
+    pub(crate) fn lose_askers(&self) {
+        let mailboxes: Vec<_> = self.mailboxes.iter().map(|mailbox| mailbox.value().clone()).collect();
+        for mailbox in mailboxes {
+            mailbox.lose_askers();
+        }
     }
 
     /// Tells whoever holds the message's receipt how it ended.

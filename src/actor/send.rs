@@ -24,7 +24,7 @@ use super::runtime::is_in_turn;
 use crate::clock::{Deadline, Timestamp};
 use crate::codec;
 use crate::durable::{CommitRefused, Mark, Outcome, Scheduled, marks};
-use crate::envelope::{self, MessageId};
+use crate::envelope::MessageId;
 use crate::error::{AskError, Refused, SendError};
 use crate::store::{Admitted, Batch, Condition, LogId, Origin, Refusal, Slot, StoreError, Urgency, keys};
 
@@ -166,7 +166,9 @@ impl<A: Actor> Sending<'_, A> {
                 scheduled.put(due.at(sealing.now), id, batch)?;
             }
             None => {
-                batch.require(Condition::Room { mailbox: self.to.mailbox.id });
+                if !cfg!(steadfast_bug = "ignore_the_capacity") {
+                    batch.require(Condition::Room { mailbox: self.to.mailbox.id });
+                }
                 batch.append(self.log(), |out| sealing.seal(runtime, message, out))?;
             }
         }
@@ -204,8 +206,25 @@ impl<A: Actor> Sending<'_, A> {
             let place = Some(Place { log: self.log(), position: *position, len });
             let body = Body::Decoded(<A::Messages as Contains<M, I>>::wrap(message, slot));
             quick.push(*position, Letter { place, head, body, asker }, mailbox.running_now());
+        } else if self.options.due.is_some() {
+            if let Some(slot) = slot {
+                quick.remember_asker(id, usize::from(self.log().lane), slot.asker());
+            }
+            if !cfg!(steadfast_bug = "tell_no_timekeeper") {
+                self.to.runtime.scheduled.notify_one();
+            }
         }
         Ok(Sent { id, commit: Some(admitted) })
+    }
+
+    /// Refuses options that only a stored message can have.
+    fn check_volatile(&self) -> Result<(), Refused> {
+        let option = match (self.options.due, &self.options.dedup_id) {
+            (Some(_), _) => "delay",
+            (None, Some(_)) => "dedup_id",
+            (None, None) => return Ok(()),
+        };
+        Err(Refused::NotVolatile { option })
     }
 
     /// Queues the message in memory, or gives it back when there is no room.
@@ -241,7 +260,7 @@ fn check_outside_turn(
     call: &'static str,
     instead: &'static str,
 ) -> Result<(), Refused> {
-    match !options.outside_turn && is_in_turn() {
+    match !options.outside_turn && is_in_turn() && !cfg!(steadfast_bug = "send_past_the_turn") {
         true => Err(Refused::InsideTurn { call, instead }),
         false => Ok(()),
     }
@@ -279,7 +298,11 @@ impl<A: Actor> ActorRef<A> {
                 Err(why) => return Err(refused(message, why)),
             };
             if let Some(dedup_id) = &sending.options.dedup_id {
-                match self.dedup(dedup_id, head.id, &mut batch).await {
+                let payload = match payload_of(&message) {
+                    Ok(payload) => payload,
+                    Err(why) => return Err(refused(message, why)),
+                };
+                match self.dedup(dedup_id, head.id, payload, &mut batch).await {
                     Ok(None) => {}
                     Ok(Some(mark)) => return Ok(Duplicate::Of(mark)),
                     Err(why) => return Err(refused(message, why)),
@@ -339,6 +362,9 @@ impl<A: Actor> ActorRef<A> {
         M: Message,
         A::Messages: Contains<M, I>,
     {
+        if let Err(why) = sending.check_volatile() {
+            return Err(refused(message, why));
+        }
         let mut unsent = (message, slot);
         loop {
             let room = self.mailbox.volatile_room().notified();
@@ -362,11 +388,16 @@ impl<A: Actor> ActorRef<A> {
 
     /// Looks the dedup id up, and adds to the batch what remembers it. Returns the mark of an earlier message with the same
     /// id and payload.
-    async fn dedup(&self, dedup_id: &str, id: MessageId, batch: &mut Batch) -> Result<Option<Mark>, Refused> {
+    async fn dedup(
+        &self,
+        dedup_id: &str,
+        id: MessageId,
+        payload: [u8; 16],
+        batch: &mut Batch,
+    ) -> Result<Option<Mark>, Refused> {
         let runtime = &self.runtime;
         let (mailbox, hash) = (self.mailbox.id, marks::hash(dedup_id));
         let now = runtime.ledger.clock().now();
-        let payload = batch.appended().map(payload_of).unwrap_or_default();
         let key = keys::mark(mailbox, hash);
         let (stored, seen) = runtime.ledger.get_seen(key.clone()).await?;
         match stored.map(|bytes| Mark::decode(&bytes)).transpose()? {
@@ -401,8 +432,11 @@ impl<A: Actor> ActorRef<A> {
     }
 }
 
-fn payload_of(envelope: &[u8]) -> [u8; 16] {
-    envelope::open(envelope).map(|opened| marks::payload_hash(opened.name, opened.body)).unwrap_or_default()
+/// Tells two messages under one dedup id apart, however they are sent.
+fn payload_of<M: Message>(message: &M) -> Result<[u8; 16], Refused> {
+    let mut body = Vec::new();
+    codec::encode_into(message, &mut body)?;
+    Ok(marks::payload_hash(M::NAME, &body))
 }
 
 /// How long a sender waits for room.
@@ -484,8 +518,10 @@ where
             }
             Duplicate::Of(first) => {
                 // the first may not be durable yet, and this `Ok` says that it is
-                let durable = to.runtime.ledger.store().durable_now().await;
-                durable.map_err(|why| SendError::Unknown { id: first.id, why })?;
+                if !cfg!(steadfast_bug = "duplicate_before_the_first") {
+                    let durable = to.runtime.ledger.store().durable_now().await;
+                    durable.map_err(|why| SendError::Unknown { id: first.id, why })?;
+                }
                 Ok(first.id)
             }
         }
@@ -500,6 +536,9 @@ impl<A: Actor> ActorRef<A> {
         A::Messages: Contains<M, I>,
     {
         if sending.options.durability == Durability::Volatile {
+            if let Err(why) = sending.check_volatile() {
+                return Err(refused(message, why));
+            }
             let limit = Mailbox::<A>::volatile_limit();
             let full = |(message, _): Unsent<M>| refused(message, self.full(limit, 0, limit, 0));
             return sending.volatile(message, None).map_err(full);
@@ -587,7 +626,7 @@ where
         if let Err(why) = check_outside_turn(&options, "ask", "Context::ask") {
             return Err(AskError::Refused { message, why });
         }
-        let until = to.mailbox.blocked_until(options.priority.lane());
+        let until = to.mailbox.blocked_until(options.priority.lane().into());
         if until > to.runtime.ledger.clock().now() && options.durability != Durability::Volatile {
             return Err(AskError::Refused { message, why: Refused::Blocked { until } });
         }

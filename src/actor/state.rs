@@ -133,6 +133,7 @@ impl<A> State<A> {
     /// The struct that is stored; none when the state lies in cells or nothing is stored yet.
     pub(crate) fn load(&self, runtime: &Runtime, stored: Option<&[u8]>) -> Result<Option<A>, StateError> {
         match (&self.whole, stored) {
+            (Some(_), Some(_)) if cfg!(steadfast_bug = "start_without_the_state") => Ok(None),
             (Some(whole), Some(stored)) => (whole.load)(&whole.cell(runtime), stored, whole.upcast).map(Some),
             _ => Ok(None),
         }
@@ -604,7 +605,8 @@ where
     /// What is stored cannot be read.
     pub async fn page(&self, index: u64, limit: usize) -> Result<Vec<T>, StateError> {
         let (front, next) = self.ends().await?;
-        let entries = self.state.page(self.key(front.saturating_add(index)), self.key(next), limit).await?;
+        let from = front.saturating_add(index).min(next);
+        let entries = self.state.page(self.key(from), self.key(next), limit).await?;
         entries.iter().map(|(_, bytes)| self.list.decode(self.state.runtime, bytes)).collect()
     }
 

@@ -9,6 +9,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use tracing::Instrument;
@@ -71,13 +72,20 @@ impl<A: Actor> Worker<A> {
         let Letter { place, head, body, asker } = letter;
         let stub = Stub { place, head, asker };
         if place.is_some_and(|place| self.mailbox.was_cancelled(place)) {
+            self.tried.remove(&stub.head.id);
             return Ok(());
         }
-        if stub.head.expires.is_some_and(|expires| self.now() >= expires) {
+        if stub.head.expires.is_some_and(|expires| self.now() >= expires)
+            && !cfg!(steadfast_bug = "handle_what_expired")
+        {
             return self.expire(stub).await;
         }
         let sum = match self.decode(body) {
             Ok(sum) => sum,
+            Err(_) if cfg!(steadfast_bug = "wait_for_what_cannot_be_decoded") => {
+                let Some(place) = place else { return Ok(()) };
+                return self.put_back(stub, place, self.now().after(Duration::from_secs(30))).await;
+            }
             Err(why) => return self.bury(stub, Reason::Undecodable(why.to_string()), why.to_string()).await,
         };
         let began = Stopwatch::start();
@@ -85,7 +93,12 @@ impl<A: Actor> Worker<A> {
         let outcome = match self.attempt(&stub, sum).await? {
             Attempted::Done(done) => self.settle_success(stub, done).await?,
             Attempted::Failed(failure) => self.settle_failure(stub, failure).await?,
-            Attempted::Parked => return Err(Ending::Asked),
+            Attempted::Parked => {
+                if stub.place.is_none() {
+                    self.runtime.ended(stub.head.id, Handled::Lost, None);
+                }
+                return Err(Ending::Asked);
+            }
         };
         self.runtime.observer.event(&Event::Turn {
             actor: &self.mailbox.name,
@@ -161,11 +174,24 @@ impl<A: Actor> Worker<A> {
             },
             Some(Ok(Err(failure))) => Attempted::Failed(failure),
             Some(Err(panic)) => Attempted::Failed(Failure::new(panic_text(&*panic))),
+            None if cfg!(steadfast_bug = "count_a_park") => Attempted::Failed(Failure::new("parked")),
             None => Attempted::Parked,
         };
         // the working copy and the actor go; what was committed stays
-        self.cells = copy.cells;
-        drop_quietly(actor);
+        self.cells =
+            if cfg!(steadfast_bug = "keep_state_of_a_failed_turn") { copy.committed() } else { copy.cells };
+        if cfg!(steadfast_bug = "send_from_a_failed_turn") {
+            let (mailbox, name, incoming) = (self.mailbox.id, &*self.mailbox.name, stub.head.id);
+            let settling = Settling { runtime: &self.runtime, mailbox, name, incoming };
+            let mut batch = Batch::default();
+            let _ = effects.settle(&settling, &mut batch).await;
+            let _ = self.runtime.ledger.commit(&mut batch, Origin::Inside, Urgency::Soon).await;
+        }
+        if cfg!(steadfast_bug = "keep_the_actor_after_a_failure") {
+            self.actor = Some(actor);
+        } else {
+            drop_quietly(actor);
+        }
         Ok(attempted)
     }
 
@@ -300,16 +326,19 @@ impl<A: Actor> Worker<A> {
     }
 
     async fn settle_failure(&mut self, stub: Stub, failure: Failure) -> Result<TurnOutcome, Ending> {
-        self.actor = None;
+        if !cfg!(steadfast_bug = "keep_the_actor_after_a_failure") {
+            self.actor = None;
+        }
         let (now, error, wish) = (self.now(), failure.text().to_owned(), failure.wish());
         tracing::warn!(actor = %self.mailbox.name, message = %stub.head.id, %error, "the handler failed");
         let Some(place) = stub.place else {
             // a volatile message has one attempt
             lose(&stub, ReplyLost::Failed(error));
+            self.runtime.ended(stub.head.id, Handled::Lost, None);
             return Ok(TurnOutcome::Buried);
         };
         let mut attempts = self.tried.get(&stub.head.id).cloned().unwrap_or_default();
-        if wish != Wish::Release {
+        if wish != Wish::Release || cfg!(steadfast_bug = "count_a_release") {
             let trace = stub.head.headers.get("traceparent").map(str::to_owned);
             attempts.add(Attempt { at: now, error: error.clone(), trace });
         }
@@ -349,25 +378,45 @@ impl<A: Actor> Worker<A> {
             // errors are cut to a bounded text, so this cannot fail
             let _ = attempts.put(self.mailbox.id, id, &mut batch);
         }
-        if self.strict {
-            if counts {
-                self.commit(&stub, batch, false).await?;
-            }
-            self.tried.insert(id, attempts);
-            let sealed = self.sealed(place).await?;
-            let Stub { place, head, asker } = stub;
-            self.hold(Letter { place, head, body: Body::Sealed(sealed), asker }, due);
-            return Ok(());
+        if !self.strict {
+            let envelope = self.sealed(place).await?.to_vec();
+            let _ = Scheduled { target: place.log, envelope }.put(due, id, &mut batch);
         }
-        let envelope = self.sealed(place).await?.to_vec();
-        let _ = Scheduled { target: place.log, envelope }.put(due, id, &mut batch);
-        if let Some(Committed::Yes(..)) = self.commit(&stub, batch, true).await? {
-            self.tried.insert(id, attempts);
-            if let Some(asker) = stub.asker {
-                self.mailbox.quick().remember_asker(id, asker);
+        let committed = match self.strict && !counts {
+            // nothing to write: that it was released is forgotten with the process
+            true => None,
+            false => self.commit(&stub, batch, !self.strict).await?,
+        };
+        match committed {
+            Some(Committed::Gone) => {
+                // cancelled while its handler ran: it holds up nobody
+                self.tried.remove(&id);
             }
-            self.runtime.scheduled.notify_one();
+            Some(Committed::Yes(..)) if !self.strict => {
+                self.tried.insert(id, attempts);
+                if let Some(asker) = stub.asker {
+                    self.mailbox.quick().remember_asker(id, usize::from(place.log.lane), asker);
+                }
+                self.runtime.scheduled.notify_one();
+            }
+            _ => {
+                self.tried.insert(id, attempts);
+                self.put_back(stub, place, due).await?;
+            }
         }
+        Ok(())
+    }
+
+    /// Leaves the letter where it is, to be the next of its priority, not before `due`.
+    async fn put_back(
+        &mut self,
+        stub: Stub,
+        place: Place,
+        due: crate::clock::Timestamp,
+    ) -> Result<(), Ending> {
+        let sealed = self.sealed(place).await?;
+        let Stub { place, head, asker } = stub;
+        self.hold(Letter { place, head, body: Body::Sealed(sealed), asker }, due);
         Ok(())
     }
 
@@ -384,24 +433,23 @@ impl<A: Actor> Worker<A> {
             lose(&stub, ReplyLost::Failed(error));
             return Ok(());
         };
-        let envelope = self.sealed(place).await?;
-        let attempts = self.tried.remove(&stub.head.id);
-        let mut batch = Batch::default();
-        if attempts.is_some() {
-            Attempts::delete(self.mailbox.id, stub.head.id, &mut batch);
-        }
-        let burial = Burial {
-            log: place.log,
-            mailbox: &self.mailbox.name,
-            id: stub.head.id,
-            at: self.now(),
-            reason,
-            attempts: attempts.unwrap_or_default(),
+        let mut attempts = self.tried.get(&stub.head.id).cloned().unwrap_or_default();
+        let committed = loop {
+            match self.commit_burial(&stub, place, &reason, &attempts, &error).await? {
+                // too large for one commit: the oldest errors go first, the message never
+                Some(Committed::Impossible(_)) if !attempts.last.is_empty() => {
+                    attempts.last.drain(..attempts.last.len().div_ceil(2));
+                }
+                Some(Committed::Impossible(why)) => {
+                    const TRY_AGAIN: Duration = Duration::from_secs(30);
+                    tracing::error!(actor = %self.mailbox.name, %why, "a message cannot be moved to the dead letters");
+                    return self.put_back(stub, place, self.now().after(TRY_AGAIN)).await;
+                }
+                committed => break committed,
+            }
         };
-        // everything in it was encoded before or is bounded text
-        let _ = DeadLetters::bury(burial, &envelope, &mut batch);
-        self.keep_outcome(&stub, Outcome::Dead(error.clone()), &mut batch).await?;
-        if let Some(Committed::Yes(commit, _)) = self.commit(&stub, batch, true).await? {
+        self.tried.remove(&stub.head.id);
+        if let Some(Committed::Yes(commit, _)) = committed {
             tracing::error!(actor = %self.mailbox.name, message = %stub.head.id, %error, "moved to the dead letters");
             self.runtime.kept(stub.head.id, &Outcome::Dead(error.clone()), Some(&commit));
             lose(&stub, ReplyLost::Failed(error));
@@ -409,6 +457,38 @@ impl<A: Actor> Worker<A> {
             self.committed(commit, Vec::new()).await?;
         }
         Ok(())
+    }
+
+    /// One batch that moves the message from its mailbox to the dead letters.
+    async fn commit_burial(
+        &mut self,
+        stub: &Stub,
+        place: Place,
+        reason: &Reason,
+        attempts: &Attempts,
+        error: &str,
+    ) -> Result<Option<Committed>, Ending> {
+        let envelope = self.sealed(place).await?;
+        let mut batch = Batch::default();
+        if self.tried.contains_key(&stub.head.id) {
+            Attempts::delete(self.mailbox.id, stub.head.id, &mut batch);
+        }
+        let burial = Burial {
+            log: place.log,
+            mailbox: &self.mailbox.name,
+            id: stub.head.id,
+            at: self.now(),
+            reason: reason.clone(),
+            attempts: if cfg!(steadfast_bug = "bury_without_attempts") {
+                Attempts::default()
+            } else {
+                attempts.clone()
+            },
+        };
+        // everything in it was encoded before or is bounded text
+        let _ = DeadLetters::bury(burial, &envelope, &mut batch);
+        self.keep_outcome(stub, Outcome::Dead(error.to_owned()), &mut batch).await?;
+        self.commit(stub, batch, true).await
     }
 
     async fn expire(&mut self, stub: Stub) -> Result<(), Ending> {
@@ -419,9 +499,13 @@ impl<A: Actor> Worker<A> {
         lose(&stub, ReplyLost::Stopped);
         let committed = match stub.place {
             Some(_) => self.commit(&stub, batch, true).await?,
-            None => None,
+            None => {
+                self.runtime.ended(stub.head.id, Handled::Expired, None);
+                None
+            }
         };
         if let Some(Committed::Yes(commit, _)) = committed {
+            self.runtime.kept(stub.head.id, &Outcome::Pending, Some(&commit));
             self.runtime.ended(stub.head.id, Handled::Expired, Some(&commit));
             self.committed(commit, Vec::new()).await?;
         }

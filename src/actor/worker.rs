@@ -18,7 +18,7 @@ use super::list::Decoder;
 use super::mailbox::{Control, Intake, Letter, Mailbox};
 use super::message::Actor;
 use super::reply::ReplyLost;
-use super::runtime::Runtime;
+use super::runtime::{AnyMailbox, Runtime};
 use super::state::{Cells, State, WHOLE};
 use super::turn::{drop_quietly, panic_text};
 use crate::clock::Timestamp;
@@ -227,11 +227,13 @@ impl<A: Actor> Worker<A> {
         }
         self.mailbox.clear();
         if self.runtime.is_closing() || matches!(ending, Ending::Store(_)) {
-            for asker in self.mailbox.askers() {
-                asker.lose(ReplyLost::Stopped);
-            }
+            self.mailbox.lose_askers();
         }
-        (0..LANES).for_each(|lane| self.mailbox.set_blocked_until(lane, Timestamp::default()));
+        for lane in 0..LANES {
+            self.mailbox.set_blocked_until(lane, Timestamp::default());
+        }
+        // that it is not running says the claim on the mailbox, once this task is at its end: said here too, it could
+        // be said of the next worker
     }
 
     async fn work(&mut self) -> Ending {
@@ -277,9 +279,13 @@ impl<A: Actor> Worker<A> {
 
     async fn next_letter(&mut self) -> Result<Option<Letter<A>>, Ending> {
         let now = self.now();
-        self.intake.look_where_mail_came(&self.mailbox);
+        if !cfg!(steadfast_bug = "look_late_for_higher_priorities") {
+            self.intake.look_where_mail_came(&self.mailbox);
+        }
         for lane in 0..LANES {
-            if self.held[lane].is_some_and(|until| until > now) {
+            let first = self.intake.first(lane);
+            let cancelled = first.is_some_and(|place| self.mailbox.is_cancelled(place));
+            if self.held[lane].is_some_and(|until| until > now) && !cancelled {
                 continue;
             }
             if self.held[lane].take().is_some() {
@@ -290,7 +296,7 @@ impl<A: Actor> Worker<A> {
             };
             // after a restart: it failed before and its time has not come
             let due = self.tried.get(&letter.head.id).map(|attempts| attempts.not_before);
-            match due.filter(|due| self.strict && *due > now) {
+            match due.filter(|due| self.strict && *due > now && !cancelled) {
                 Some(due) => self.hold(letter, due),
                 None => {
                     self.report_waiting(Some(now.since(letter.head.sent_at)));
@@ -307,9 +313,10 @@ impl<A: Actor> Worker<A> {
         let lane = usize::from(place.log.lane);
         self.held[lane] = Some(due);
         self.mailbox.set_blocked_until(lane, due);
-        // those behind it; who asked by the letter itself waits for the next attempt
-        for asker in self.intake.askers_in(lane).into_iter().chain(self.mailbox.askers_in(lane)) {
-            asker.lose(ReplyLost::Blocked(due));
+        if due > self.now() {
+            for asker in self.intake.askers(lane).chain(self.mailbox.askers_in(lane)) {
+                asker.lose(ReplyLost::Blocked(due));
+            }
         }
         self.intake.put_back(letter);
     }
@@ -333,10 +340,15 @@ impl<A: Actor> Worker<A> {
 
     async fn wait_for_room(&mut self) -> Result<(), Ending> {
         const LOOK_AGAIN: Duration = Duration::from_millis(20);
+        if cfg!(steadfast_bug = "overfill_without_waiting") {
+            return Ok(());
+        }
         let store = self.runtime.ledger.store();
         self.overfilled.retain(|target| *target != self.mailbox.id && store.over_limit(*target).is_some());
         while let Some(room) = self.overfilled.last().and_then(|target| store.over_limit(*target)) {
-            if store.over_limit(self.mailbox.id).is_some() || *self.control.borrow() >= Control::Stop {
+            let full_too =
+                store.over_limit(self.mailbox.id).is_some() && !cfg!(steadfast_bug = "wait_in_a_cycle");
+            if full_too || *self.control.borrow() >= Control::Stop {
                 // a cycle of full mailboxes must keep moving
                 break;
             }

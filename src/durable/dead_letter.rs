@@ -198,20 +198,21 @@ impl Ledger {
 }
 
 fn read(key: &[u8], value: &[u8]) -> Result<DeadLetter, AdminError> {
-    let mut letter: DeadLetter = codec::decode(value).map_err(|error| {
+    let letter: Result<DeadLetter, _> = codec::decode(value);
+    let with_body = |mut letter: DeadLetter| {
+        if !letter.envelope.is_empty() {
+            let body = envelope::open(&letter.envelope).map_or(&*letter.envelope, |opened| opened.body);
+            letter.body = body.to_vec();
+        }
+        letter
+    };
+    letter.map(with_body).map_err(|error| {
         let what = match DeadLetterId::of(key) {
             Some(id) => format!("dead letter {}", id.message),
             None => "a dead letter".into(),
         };
         AdminError::Unreadable { what, why: error.to_string() }
-    })?;
-    if letter.body.is_empty() {
-        letter.body = match envelope::open(&letter.envelope) {
-            Ok(opened) => opened.body.to_vec(),
-            Err(_) => letter.envelope.clone(),
-        };
-    }
-    Ok(letter)
+    })
 }
 
 impl From<StoreError> for CommitRefused {

@@ -3,7 +3,7 @@
 use super::System;
 use crate::actor::{Handled, Runtime};
 use crate::clock::Timestamp;
-use crate::durable::{CommitRefused, DeadLetter, DeadLetterId, MailboxRecord};
+use crate::durable::{CommitRefused, DeadLetter, DeadLetterId, MailboxRecord, Outcome};
 use crate::envelope::{self, MessageId};
 use crate::error::{AdminError, Refused};
 use crate::store::{Batch, LANES, LogId, Origin, StoreError, Urgency};
@@ -202,28 +202,31 @@ impl System {
     pub async fn cancel(&self, id: MessageId) -> Result<bool, AdminError> {
         let runtime = &self.inner.runtime;
         let mut batch = Batch::default();
-        let found = match runtime.ledger.scheduled(id).await? {
+        let (name, found) = match runtime.ledger.scheduled(id).await? {
             Some(entry) => {
+                let mailbox = entry.scheduled.target.mailbox;
                 entry.take_off(&mut batch);
-                crate::durable::Attempts::delete(entry.scheduled.target.mailbox, id, &mut batch);
-                None
+                crate::durable::Attempts::delete(mailbox, id, &mut batch);
+                (runtime.ledger.mailbox_name(mailbox).await?.unwrap_or_default(), None)
             }
             None => match self.find(id).await? {
                 Some(found) => {
                     batch.settle(found.log, found.position, found.len);
                     crate::durable::Attempts::delete(found.log.mailbox, id, &mut batch);
-                    Some(found)
+                    (found.name.clone(), Some(found))
                 }
                 None => return Ok(false),
             },
         };
         match runtime.ledger.commit(&mut batch, Origin::Inside, Urgency::Now).await {
             Ok(commit) => {
-                if let Some(found) = found
-                    && let Some(mailbox) = runtime.mailboxes.get(&found.name)
-                {
-                    mailbox.cancelled(found.log, found.position);
+                if let Some(mailbox) = runtime.mailboxes.get(&name) {
+                    if let Some(found) = found {
+                        mailbox.cancelled(found.log, found.position);
+                    }
+                    mailbox.lose_asker(id);
                 }
+                runtime.kept(id, &Outcome::Pending, Some(&commit));
                 runtime.ended(id, Handled::Cancelled, Some(&commit));
                 runtime.ledger.durable(&commit).await?;
                 Ok(true)

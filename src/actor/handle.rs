@@ -161,8 +161,17 @@ impl<A: Actor> ActorRef<A> {
     }
 
     async fn end(&self, control: Control) {
+        let mut running = self.mailbox.running.subscribe();
+        if !*running.borrow_and_update() {
+            return;
+        }
+        let mut asked = self.mailbox.control.subscribe();
         self.mailbox.control.send_modify(|now| *now = control.max(*now));
-        self.ended().await;
+        // a start takes the request back: by then the actor it was meant for has ended
+        tokio::select! {
+            _ = running.wait_for(|running| !running) => {}
+            _ = asked.wait_for(|now| *now < control) => {}
+        }
     }
 
     /// Waits until the actor is not running.

@@ -164,21 +164,21 @@ enum Broken {
 
 impl Engine for SledEngine {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
-        self.handle.call(|sled| Ok(sled.get(key)?.map(|value| value.to_vec())))
+        self.read(|sled| Ok(sled.get(key)?.map(|value| value.to_vec())))
     }
 
     fn range(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Pair>, EngineError> {
         if from >= to {
             return Ok(Vec::new());
         }
-        self.handle.call(|sled| sled.range(from..to).take(limit).map(|entry| entry.map(owned)).collect())
+        self.read(|sled| sled.range(from..to).take(limit).map(|entry| entry.map(owned)).collect())
     }
 
     fn last(&self, from: &[u8], last: &[u8]) -> Result<Option<Pair>, EngineError> {
         if from > last {
             return Ok(None);
         }
-        self.handle.call(|sled| sled.range(from..=last).next_back().map(|entry| entry.map(owned)).transpose())
+        self.read(|sled| sled.range(from..=last).next_back().map(|entry| entry.map(owned)).transpose())
     }
 
     fn apply(&self, batch: Vec<Write>) -> Result<(), EngineError> {
@@ -207,6 +207,15 @@ impl Engine for SledEngine {
 }
 
 impl SledEngine {
+    /// Asks sled, and gives back what it read in beyond its cache.
+    fn read<T>(&self, ask: impl FnOnce(&::sled::Db) -> ::sled::Result<T>) -> Result<T, EngineError> {
+        self.handle.call(|sled| {
+            let answer = ask(sled);
+            reclaim(1);
+            answer
+        })
+    }
+
     fn flush_everything(&self) -> Result<(), EngineError> {
         self.handle.call(|sled| sled.flush())?;
         // sled's flush is `sync_file_range`, which tells the device nothing: 15 of 24 power cuts lost
@@ -269,13 +278,18 @@ impl SledEngine {
     }
 }
 
-fn apply(sled: &::sled::Db, batch: ::sled::Batch) -> ::sled::Result<()> {
-    sled.apply_batch(batch)?;
-    // one batch is one pin of the epoch, and what it frees waits for a later one: without this the process
-    // grows by 2.5 KB a write until the next pause. Each round pins anew, or the epoch would not move on.
-    for _ in 0..4 {
+/// What was freed waits, thread by thread, for a later pin of the epoch: without this the process grows by 2.5 KB a write,
+/// and by what each read brought in from disk, until the next pause. Each round pins anew, or the epoch would not move on.
+fn reclaim(rounds: usize) {
+    for _ in 0..rounds {
         crossbeam_epoch::pin().flush();
     }
+}
+
+fn apply(sled: &::sled::Db, batch: ::sled::Batch) -> ::sled::Result<()> {
+    sled.apply_batch(batch)?;
+    // one batch is one pin of the epoch
+    reclaim(4);
     Ok(())
 }
 

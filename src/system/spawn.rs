@@ -55,7 +55,6 @@ impl<'a, A: Actor> Spawn<'a, A> {
         let mailbox = system.mailbox::<A>(&name, Some(&options)).await?;
         check_shapes(system, &mailbox, &options).await?;
         let claim = Claim::take(&mailbox).ok_or(SpawnError::Running { mailbox: name })?;
-        mailbox.control.send_replace(Control::Run);
         let worker = Worker::new(runtime.clone(), mailbox.clone(), factory, &options).await?;
         let running = Running {
             name: mailbox.name.clone(),
@@ -85,7 +84,14 @@ struct Claim<A: Actor> {
 
 impl<A: Actor> Claim<A> {
     fn take(mailbox: &std::sync::Arc<Mailbox<A>>) -> Option<Self> {
-        let taken = mailbox.running.send_if_modified(|running| !std::mem::replace(running, true));
+        let taken = mailbox.running.send_if_modified(|running| {
+            let free = !std::mem::replace(running, true);
+            if free {
+                // in the same step: a request to end that comes later is for this start
+                mailbox.control.send_replace(Control::Run);
+            }
+            free
+        });
         (taken || cfg!(steadfast_bug = "second_worker")).then(|| Claim { mailbox: mailbox.clone() })
     }
 }

@@ -261,7 +261,7 @@ impl<A: Actor> Worker<A> {
 
     async fn next_letter(&mut self) -> Result<Option<Letter<A>>, Ending> {
         let now = self.now();
-        if self.mailbox.has_rung() && !cfg!(steadfast_bug = "look_late_for_higher_priorities") {
+        if !cfg!(steadfast_bug = "look_late_for_higher_priorities") && self.mailbox.has_rung() {
             // what came while others were handled may be of a higher priority
             self.intake.look_again();
         }

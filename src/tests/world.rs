@@ -232,6 +232,8 @@ pub(super) async fn soon<T>(what: impl IntoFuture<Output = T>) -> T {
 pub(super) async fn only_after<T: Debug>(what: impl IntoFuture<Output = T>, event: impl FnOnce()) -> T {
     let mut what = std::pin::pin!(what.into_future());
     if let Ok(early) = tokio::time::timeout(A_MOMENT, what.as_mut()).await {
+        // so that what is held does not hold up the end of the test
+        event();
         panic!("it ended too early: {early:?}");
     }
     event();

@@ -60,6 +60,17 @@ impl World {
         self.open().await
     }
 
+    /// Waits until the store's threads have nothing left to do, such as segments to prepare.
+    pub(super) async fn quiet(&self) {
+        loop {
+            let before = self.disk.operations();
+            a_moment().await;
+            if self.disk.operations() == before {
+                return;
+            }
+        }
+    }
+
     pub(super) fn pass(&self, by: Duration) {
         self.clock.advance(by);
     }

@@ -335,8 +335,8 @@ async fn run_until_ends_with_its_signal_or_with_the_store() {
     let system = world.open().await;
     soon(system.run_until(std::future::ready(()), secs(1))).await.unwrap();
     let system = world.open().await;
-    world.disk.fail_syncs(true);
     let to = bound(&system, "a").await;
+    world.disk.fail_syncs(true);
     let run = system.run_until(std::future::pending::<()>(), secs(1));
     let (ran, _) = soon(async { tokio::join!(run, to.tell(note("x"))) }).await;
     assert!(matches!(ran, Err(ShutdownError::Store(_))), "{ran:?}");

@@ -24,8 +24,8 @@ async fn a_message_that_is_tried_again_holds_up_those_behind_it() {
     let (world, log) = (World::new(), Log::new());
     let system = world.open().await;
     let to = failing(&system, &log, 2).retry(every_ten_seconds(5)).await.unwrap();
-    to.tell(note("bad")).await.unwrap();
-    to.tell(note("next")).await.unwrap();
+    // in one commit: the worker takes both ahead
+    to.tell_all([note("bad"), note("next")]).await.unwrap();
     log.lines(1).await;
     world.pass(Duration::from_millis(9_999));
     a_moment().await;

@@ -416,6 +416,7 @@ async fn when_the_sync_fails_a_sender_learns_that_nothing_is_known_and_later_one
     let system = world.open().await;
     let to = bound(&system, "a").await;
     to.tell(note("safe")).await.unwrap();
+    world.quiet().await;
     world.disk.fail_syncs(true);
     assert!(matches!(soon(to.tell(note("who knows"))).await, Err(SendError::Unknown { .. })));
     soon(system.failed()).await;

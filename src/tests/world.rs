@@ -60,6 +60,17 @@ impl World {
         self.open().await
     }
 
+    /// Waits until the store's threads have nothing left to do, such as segments to prepare.
+    pub(super) async fn quiet(&self) {
+        loop {
+            let before = self.disk.operations();
+            a_moment().await;
+            if self.disk.operations() == before {
+                return;
+            }
+        }
+    }
+
     pub(super) fn pass(&self, by: Duration) {
         self.clock.advance(by);
     }
@@ -232,6 +243,8 @@ pub(super) async fn soon<T>(what: impl IntoFuture<Output = T>) -> T {
 pub(super) async fn only_after<T: Debug>(what: impl IntoFuture<Output = T>, event: impl FnOnce()) -> T {
     let mut what = std::pin::pin!(what.into_future());
     if let Ok(early) = tokio::time::timeout(A_MOMENT, what.as_mut()).await {
+        // so that what is held does not hold up the end of the test
+        event();
         panic!("it ended too early: {early:?}");
     }
     event();

@@ -32,6 +32,10 @@ const BATCH_BYTES: usize = 1 << 20;
 /// Envelopes of one log are packed into pages of this many bytes.
 const PAGE: usize = 16 * 1024;
 
+/// Segments kept beyond the spares that are wanted. A spare that was taken is replaced at once, so without these every
+/// segment would be pre-written anew and its predecessor removed.
+const RECYCLED: usize = 2;
+
 /// Turns a frozen generation into engine batches.
 pub(super) struct Writer {
     frozen: Arc<Frozen>,
@@ -348,7 +352,7 @@ impl Checkpointer {
 
     fn record(&mut self, number: u64) -> Result<Step, StoreError> {
         if cfg!(steadfast_bug = "recycle-before-manifest") {
-            self.shared.segments.recycle(number, self.shared.spares)?;
+            self.shared.segments.recycle(number, self.shared.spares + RECYCLED)?;
         }
         let mut manifest = self.manifest.clone();
         manifest.checkpoint = number;
@@ -372,7 +376,7 @@ impl Checkpointer {
 
     fn recycle(&mut self, number: u64) -> Result<Step, StoreError> {
         self.shared.admission().drop_frozen();
-        self.shared.segments.recycle(number, self.shared.spares)?;
+        self.shared.segments.recycle(number, self.shared.spares + RECYCLED)?;
         self.shared.restore_ballast();
         // there was room for a checkpoint; whether there is for a spare is found when one is wanting
         self.shared.segments.set_disk_full(false);

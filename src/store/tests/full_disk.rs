@@ -92,7 +92,16 @@ fn senders_leave_turns_their_reserve() {
     let driven = drive(&disk, &small());
     let store = driven.store();
     disk.set_free_space(Some(0));
-    let (sent, _) = until_refused(store, Origin::Outside, letters);
+    let mut sent = 0;
+    loop {
+        // what is written takes less room than what may have to be: refused means it only when nothing is pending
+        let (taken, _) = until_refused(store, Origin::Outside, |taken| letters(sent + taken));
+        sent += taken;
+        block_on(store.durable_now()).expect("is written");
+        if taken == 0 {
+            break;
+        }
+    }
     let (turns, refused) = until_refused(store, Origin::Inside, |taken| letters(sent + taken));
     assert!(matches!(refused, Refusal::NoRoom), "{refused:?}");
     let reserve = small().segment / 2;
@@ -108,9 +117,14 @@ fn senders_slowed_by_a_checkpoint_that_finds_no_room_are_told_so() {
     let driven = drive(&disk, &config);
     let store = driven.store();
     disk.set_free_space(Some(0));
-    let (sent, refused) = until_refused(store, Origin::Outside, letters);
+    let (mut sent, refused) = until_refused(store, Origin::Outside, letters);
     assert!(matches!(refused, Refusal::NoRoom), "{refused:?}");
-    assert!(store.shared.admission().frozen.is_some());
+    // refused for want of a spare first, when the checkpoint is slow to begin
+    let frozen = soon(|| {
+        sent += u64::from(store.admit(&letters(sent), Origin::Outside, Urgency::Now).is_ok());
+        store.shared.admission().frozen.is_some()
+    });
+    assert!(frozen, "no checkpoint begins");
     let held = store.shared.admission().active.bytes();
     assert!(held < 2 * config.overlay, "{held} bytes");
     // turns are not slowed

@@ -85,12 +85,17 @@ fn rounds() -> u64 {
 #[test]
 fn four_threads_of_senders_lose_nothing_durable_when_the_power_goes() {
     const SENDERS: u64 = 4;
-    let disk = SimulatedDisk::new(4);
+    let mut disk = SimulatedDisk::new(4);
     let mut chance = 4;
     // of each sender: the letters it was told are durable
     let mut durable = [0; SENDERS as usize];
     let log = |sender: u64| LogId { mailbox: 20 + sender as u32, lane: 1 };
     for round in 0..rounds() {
+        if round % 25 == 24 {
+            // nothing is ever settled: a store in which everything waits is only slow to check
+            assert!(durable.iter().sum::<u64>() > 100);
+            (disk, durable) = (SimulatedDisk::new(round), [0; SENDERS as usize]);
+        }
         let driven = drive(&disk, &small());
         let store = driven.store();
         for (sender, durable) in (0..).zip(&mut durable) {
@@ -140,5 +145,4 @@ fn four_threads_of_senders_lose_nothing_durable_when_the_power_goes() {
         disk.cut_power_at(u64::MAX);
         disk.crash();
     }
-    assert!(durable.iter().sum::<u64>() > 100);
 }

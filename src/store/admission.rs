@@ -166,7 +166,7 @@ pub(super) struct Bounds {
     pub(super) batch: usize,
     /// Groups waiting for the committer, before senders are slowed.
     pub(super) pending: usize,
-    /// The active generation, before it is frozen; senders are slowed while one is frozen and this is reached.
+    /// The active generation, before it is frozen; senders are slowed while twice this is held.
     pub(super) overlay: usize,
     /// Journal room that senders leave to turns.
     pub(super) reserve: u64,
@@ -370,7 +370,13 @@ impl Admission {
     pub(super) fn is_pressed(&self) -> bool {
         self.pending > self.bounds.pending
             || self.room.live > self.bounds.segments
-            || (self.frozen.is_some() && self.active.bytes() >= self.bounds.overlay)
+            || self.held() >= 2 * self.bounds.overlay
+    }
+
+    /// Bytes of what no checkpoint has moved to the engine yet.
+    pub(super) fn held(&self) -> usize {
+        let frozen = self.frozen.as_ref().map_or(0, |frozen| frozen.generation.bytes());
+        frozen + self.active.bytes() + self.filling.bytes.len()
     }
 
     /// Whether the active generation should be frozen and checkpointed.

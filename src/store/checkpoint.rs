@@ -351,13 +351,13 @@ impl Checkpointer {
     }
 
     fn record(&mut self, number: u64) -> Result<Step, StoreError> {
-        if cfg!(steadfast_bug = "recycle-before-manifest") {
-            self.shared.segments.recycle(number, self.shared.spares + RECYCLED)?;
-        }
         let mut manifest = self.manifest.clone();
         manifest.checkpoint = number;
         manifest.first_segment = self.shared.segments.first_needed(number);
         manifest.high_water = self.shared.durable.load(Ordering::Acquire);
+        if cfg!(steadfast_bug = "recycle-before-manifest") {
+            self.shared.segments.recycle(manifest.first_segment, self.shared.spares + RECYCLED)?;
+        }
         match manifest.write(&*self.shared.segments.medium, &self.shared.segments.root) {
             Ok(()) => {
                 self.manifest = manifest;
@@ -376,7 +376,12 @@ impl Checkpointer {
 
     fn recycle(&mut self, number: u64) -> Result<Step, StoreError> {
         self.shared.admission().drop_frozen();
-        self.shared.segments.recycle(number, self.shared.spares + RECYCLED)?;
+        let first_needed = if cfg!(steadfast_bug = "recycle-by-number") {
+            self.shared.segments.first_needed(number)
+        } else {
+            self.manifest.first_segment
+        };
+        self.shared.segments.recycle(first_needed, self.shared.spares + RECYCLED)?;
         self.shared.restore_ballast();
         // there was room for a checkpoint; whether there is for a spare is found when one is wanting
         self.shared.segments.set_disk_full(false);

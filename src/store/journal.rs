@@ -138,13 +138,14 @@ impl Segments {
         self.medium.sync_dir("journal")
     }
 
-    /// Turns segments that end at or below `checkpoint` into spares, and removes what is more than `keep`.
-    pub(super) fn recycle(&self, checkpoint: u64, keep: usize) -> Result<(), StoreError> {
+    /// Turns segments before `first_needed`, as the durable manifest has it, into spares, and removes what is more than
+    /// `keep`. A segment that was closed since the manifest was written may hold nothing new, and is still needed.
+    pub(super) fn recycle(&self, first_needed: u64, keep: usize) -> Result<(), StoreError> {
         loop {
             let (id, number, spares) = {
                 let mut state = self.state();
                 match state.closed.front() {
-                    Some((id, last)) if *last <= checkpoint => {
+                    Some((id, _)) if *id < first_needed => {
                         let id = *id;
                         state.closed.pop_front();
                         state.next_spare += 1;

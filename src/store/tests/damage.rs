@@ -95,9 +95,9 @@ fn unclean(after_the_mark: u64) -> SimulatedDisk {
     world.commit(&batch);
     world.fill(LOG, 0, 20, 1_000);
     world.checkpoint();
-    world.fill(LOG, 20, 60, 1_500);
+    world.fill(LOG, 20, 45, 1_500);
     world.checkpointer.mark_high_water().expect("writes");
-    world.fill(LOG, 80, after_the_mark, 1_500);
+    world.fill(LOG, 65, after_the_mark, 1_500);
     assert!(segments(&disk).len() >= 2, "{:?}", segments(&disk));
     disk
 }
@@ -106,7 +106,7 @@ fn closed() -> SimulatedDisk {
     let disk = unclean(3);
     Steps::on(&disk).close().expect("closes");
     let mut world = Steps::on(&disk);
-    world.fill(LOG, 83, 10, 1_000);
+    world.fill(LOG, 68, 10, 1_000);
     world.close().expect("closes");
     disk
 }
@@ -134,7 +134,7 @@ fn after_a_clean_close_any_damage_to_manifest_or_journal_is_refused_and_nothing_
     // what lies behind the end means nothing
     let spoilt = disk.fork();
     spoilt.damage(&journal, |bytes| bytes[end.next_multiple_of(8)..].fill(0x5A)).expect("is there");
-    assert_eq!(tags(&Steps::on(&spoilt).store, LOG), (0..93).collect::<Vec<_>>());
+    assert_eq!(tags(&Steps::on(&spoilt).store, LOG), (0..78).collect::<Vec<_>>());
 }
 
 #[test]
@@ -210,7 +210,7 @@ fn a_torn_last_group_is_cut_and_said_to_be() {
         let disk = disk.fork();
         disk.damage(&last, |bytes| bytes[at..group.end].fill(0)).expect("is there");
         let world = Steps::on(&disk);
-        assert_eq!(tags(&world.store, LOG), (0..82).collect::<Vec<_>>(), "torn at {at}");
+        assert_eq!(tags(&world.store, LOG), (0..67).collect::<Vec<_>>(), "torn at {at}");
         // a header that is there says how much is missing
         assert_eq!(world.report.cut > 0, at >= group.start + group::HEADER, "torn at {at}");
     }
@@ -314,7 +314,7 @@ fn the_mark_of_an_unfinished_creation_does_not_undo_a_store_that_was_used() {
         assert!(refusal(&disk).to_string().contains("CREATING"));
         assert!(contents(&disk) == before);
         disk.medium().remove("CREATING").expect("removes");
-        assert!(tags(&Steps::on(&disk).store, LOG).len() > 80);
+        assert!(tags(&Steps::on(&disk).store, LOG).len() > 60);
     }
 }
 

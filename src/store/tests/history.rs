@@ -1,6 +1,7 @@
 //! What comes back after a restart: all that was durable, nothing that is older, and nothing twice.
 
 use super::*;
+use crate::store::manifest::Manifest;
 
 #[test]
 fn a_number_that_was_lost_with_a_power_cut_is_never_given_again() {
@@ -50,8 +51,8 @@ fn what_a_process_killed_in_a_checkpoint_had_done_survives_a_power_cut_once_the_
         for seed in 0..8 {
             let disk = SimulatedDisk::new(operation * 100 + seed);
             let mut world = Steps::on(&disk);
-            world.fill(LOG, 0, 30, 3_000);
-            (0..30).for_each(|position| drop(world.commit(&settling(LOG, position, 3_000))));
+            world.fill(LOG, 0, 25, 3_000);
+            (0..25).for_each(|position| drop(world.commit(&settling(LOG, position, 3_000))));
             // an error at this point, and no more operations after it: a kill, as far as the disk can tell
             disk.fail_at(disk.operations() + operation, std::io::ErrorKind::Other);
             world.ask_for_checkpoint();
@@ -142,6 +143,33 @@ fn has_stale_group_behind_its_end(disk: &SimulatedDisk) -> bool {
         at += group::padded(group::u32_at(&bytes, at + 36).expect("a length") as usize);
     }
     id_at(at).is_some()
+}
+
+/// The manifest still names the segment that was closed between its writing and the recycling: with nothing new in it,
+/// it looked as if it were not needed.
+#[test]
+fn a_segment_closed_while_a_checkpoint_ends_is_kept_until_a_manifest_lets_it_go() {
+    let disk = SimulatedDisk::new(7);
+    let mut world = Steps::on(&disk);
+    world.fill(LOG, 0, 28, 1_000);
+    while world.checkpointer.step() == Step::Worked {}
+    world.ask_for_checkpoint();
+    let wanted = world.store.last_number();
+    let recorded =
+        || Manifest::read(&*disk.medium(), Path::new("")).expect("reads").expect("is there").checkpoint;
+    while recorded() < wanted {
+        assert_eq!(world.checkpointer.step(), Step::Worked);
+    }
+    let segments = || disk.files().iter().filter(|name| name.ends_with(".seg")).count();
+    let before = segments();
+    // does not fit behind what is there
+    world.commit(&letter(LOG, &body(28, 28_000)));
+    world.commit(&letter(LOG, &body(29, 28_000)));
+    assert!(segments() > before, "no segment was closed");
+    while world.checkpointer.step() == Step::Worked {}
+    drop(world);
+    disk.crash();
+    assert_eq!(tags(&Steps::on(&disk).store, LOG), (0..30).collect::<Vec<_>>());
 }
 
 #[test]

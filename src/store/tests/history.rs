@@ -151,7 +151,7 @@ fn has_stale_group_behind_its_end(disk: &SimulatedDisk) -> bool {
 fn a_segment_closed_while_a_checkpoint_ends_is_kept_until_a_manifest_lets_it_go() {
     let disk = SimulatedDisk::new(7);
     let mut world = Steps::on(&disk);
-    world.fill(LOG, 0, 28, 1_000);
+    world.fill(LOG, 0, 33, 1_000);
     while world.checkpointer.step() == Step::Worked {}
     world.ask_for_checkpoint();
     let wanted = world.store.last_number();
@@ -163,13 +163,12 @@ fn a_segment_closed_while_a_checkpoint_ends_is_kept_until_a_manifest_lets_it_go(
     let segments = || disk.files().iter().filter(|name| name.ends_with(".seg")).count();
     let before = segments();
     // does not fit behind what is there
-    world.commit(&letter(LOG, &body(28, 28_000)));
-    world.commit(&letter(LOG, &body(29, 28_000)));
+    world.commit(&letter(LOG, &body(33, 28_000)));
     assert!(segments() > before, "no segment was closed");
     while world.checkpointer.step() == Step::Worked {}
     drop(world);
     disk.crash();
-    assert_eq!(tags(&Steps::on(&disk).store, LOG), (0..30).collect::<Vec<_>>());
+    assert_eq!(tags(&Steps::on(&disk).store, LOG), (0..34).collect::<Vec<_>>());
 }
 
 #[test]

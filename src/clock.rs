@@ -172,6 +172,21 @@ impl Deadline {
         Deadline { end: tokio::time::Instant::now() + time.min(AGES), time }
     }
 
+    /// As far away as there is.
+    pub(crate) fn never() -> Self {
+        Deadline::after(Duration::MAX)
+    }
+
+    /// The one that comes first.
+    pub(crate) fn sooner(self, other: Deadline) -> Self {
+        if other.end < self.end { other } else { self }
+    }
+
+    /// So much later.
+    pub(crate) fn and(self, more: Duration) -> Self {
+        Deadline { end: self.end + more, time: self.time + more }
+    }
+
     /// The whole time that was allowed.
     pub(crate) fn allowed(self) -> Duration {
         self.time

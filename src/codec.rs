@@ -242,6 +242,18 @@ fn explain(error: bincode::error::DecodeError, at: usize) -> DecodeError {
     }
 }
 
+/// Decodes; a value is written and read once more, and must be the same.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn comes_back<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(
+    bytes: &[u8],
+) -> Option<T> {
+    let value = decode::<T>(bytes).ok()?;
+    let mut again = Vec::new();
+    assert_eq!(encode_into(&value, &mut again), Ok(()), "what was decoded is within the limits");
+    assert_eq!(decode::<T>(&again).as_ref(), Ok(&value));
+    Some(value)
+}
+
 /// The bytes of bincode's own serde adaptor, for tests.
 #[cfg(test)]
 fn encode_theirs<T: Serialize>(value: &T) -> Vec<u8> {

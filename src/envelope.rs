@@ -32,6 +32,12 @@ use uuid::Uuid;
 use crate::clock::Timestamp;
 use crate::codec::{DecodeError, EncodeError};
 
+/// The header that says which messages are handled one after the other.
+pub(crate) const ORDER_KEY: &str = "steadfast-key";
+
+/// The header that says that an event's key is gone; its value is empty.
+pub(crate) const TOMBSTONE: &str = "steadfast-tombstone";
+
 /// The only format there is so far.
 const FORMAT: u8 = 1;
 
@@ -74,6 +80,11 @@ impl MessageId {
     /// From the 16 bytes of [`MessageId::as_bytes`].
     pub fn from_bytes(bytes: [u8; 16]) -> Self {
         MessageId(bytes)
+    }
+
+    /// A key for calls to the outside world, the same whenever the message is handled.
+    pub(crate) fn key_for(self, label: &str) -> String {
+        Uuid::new_v5(&self.uuid(), label.as_bytes()).to_string()
     }
 
     pub(crate) fn uuid(self) -> Uuid {
@@ -191,6 +202,15 @@ pub(crate) fn seal_into(
         buffer.truncate(before);
     }
     sealed
+}
+
+/// Changes when a sealed message says that it was sent.
+pub(crate) fn date(sealed: &mut [u8], sent_at: Timestamp) {
+    // behind the format, the flags, the id, the version and the shape
+    const AT: usize = 1 + 1 + 16 + 4 + 4;
+    if let Some(bytes) = sealed.get_mut(AT..AT + 8) {
+        bytes.copy_from_slice(&sent_at.as_millis().to_be_bytes());
+    }
 }
 
 fn write_head(head: &EnvelopeHead<'_>, buffer: &mut Vec<u8>) -> Result<(), EncodeError> {
@@ -320,6 +340,34 @@ impl<'a> Reader<'a> {
         let value = u16::from_be_bytes(self.array()?);
         Ok((self.text(KEY, key.into(), MAX_KEY)?, self.text(VALUE, value.into(), MAX_VALUE)?))
     }
+}
+
+/// Opened and sealed again, an envelope is the same bytes; or it is refused.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn is_canonical(bytes: &[u8]) -> bool {
+    let Ok(envelope) = open(bytes) else { return false };
+    // not through `insert`: damaged bytes may hold a key twice
+    let pairs = envelope.headers.iter().map(|(k, v)| (k.to_string(), v.to_string()));
+    let headers = Headers(pairs.collect());
+    let head = EnvelopeHead {
+        id: envelope.id,
+        name: envelope.name,
+        version: envelope.version,
+        shape: envelope.shape,
+        sent_at: envelope.sent_at,
+        expires: envelope.expires,
+        asks: envelope.asks,
+        mark: envelope.mark,
+        headers: &headers,
+    };
+    let mut again = Vec::new();
+    let copied = |buffer: &mut Vec<u8>| {
+        buffer.extend_from_slice(envelope.body);
+        Ok(())
+    };
+    assert_eq!(seal_into(&head, copied, &mut again), Ok(()));
+    assert_eq!(again, bytes);
+    true
 }
 
 #[cfg(test)]
@@ -465,27 +513,6 @@ mod tests {
         )
     }
 
-    /// Opened and sealed again, an envelope is the same bytes; or it is refused.
-    fn is_canonical(bytes: &[u8]) -> bool {
-        let Ok(envelope) = open(bytes) else { return false };
-        // not through `insert`: damaged bytes may hold a key twice
-        let pairs = envelope.headers.iter().map(|(k, v)| (k.to_string(), v.to_string()));
-        let headers = Headers(pairs.collect());
-        let head = EnvelopeHead {
-            id: envelope.id,
-            name: envelope.name,
-            version: envelope.version,
-            shape: envelope.shape,
-            sent_at: envelope.sent_at,
-            expires: envelope.expires,
-            asks: envelope.asks,
-            mark: envelope.mark,
-            headers: &headers,
-        };
-        assert_eq!(sealed(&head, envelope.body).unwrap(), bytes);
-        true
-    }
-
     proptest! {
         #[test]
         fn what_was_sealed_opens_as_it_was(bytes in any_envelope()) {
@@ -520,5 +547,19 @@ mod tests {
             let truncated = matches!(open(&bytes[..cut]), Err(DecodeError::Truncated { .. }));
             prop_assert!(truncated);
         }
+    }
+
+    #[test]
+    fn a_hostile_envelope_is_refused_or_is_another_one() {
+        let headers = Headers::from_iter([("k", "val"), ("steadfast-key", "")]);
+        let head = EnvelopeHead {
+            expires: Some(Timestamp::from_millis(2)),
+            mark: Some([9; 16]),
+            ..head(&headers, "m")
+        };
+        let plain = sealed(&super::tests::head(&Headers::new(), "m"), b"body").unwrap();
+        crate::hostile::survives(&[sealed(&head, b"body").unwrap(), plain], |bytes| {
+            is_canonical(bytes);
+        });
     }
 }

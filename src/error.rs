@@ -77,6 +77,9 @@ pub enum Refused {
         /// The option.
         option: &'static str,
     },
+    /// A tombstone says that a key is gone, and this one says not which.
+    #[error("a tombstone without a key says of nothing that it is gone; give it one with `.key(..)`")]
+    NoKey,
     /// A volatile message is not stored, so it cannot have the option.
     #[error("a volatile message cannot have `{option}`, which needs it to be stored; use another durability")]
     NotVolatile {
@@ -112,6 +115,28 @@ pub enum Refused {
 pub struct BadName {
     /// The name given.
     pub name: String,
+}
+
+/// A pattern of topics that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{pattern}` is no pattern of topics: {why}")]
+pub struct BadPattern {
+    /// The pattern given.
+    pub pattern: String,
+    /// Why it is none.
+    pub why: &'static str,
+}
+
+/// The key of an entity is too long.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a key of {len} bytes is too long for an entity of {region}: at most {limit}")]
+pub struct KeyTooLong {
+    /// The region's name.
+    pub region: String,
+    /// The key's length in bytes.
+    pub len: usize,
+    /// The most bytes.
+    pub limit: usize,
 }
 
 /// A mailbox belongs to another type of actor than it was used as.
@@ -290,7 +315,10 @@ pub enum SpawnError {
     /// The mailbox belongs to another type of actor.
     #[error(transparent)]
     WrongActor(#[from] WrongActor),
-    /// An actor of this name is running.
+    /// The key of an entity is too long.
+    #[error(transparent)]
+    Key(#[from] KeyTooLong),
+    /// An actor, or a region of entities, of this name is running.
     #[error("{mailbox} is running already; stop it first")]
     Running {
         /// The mailbox's name.
@@ -323,6 +351,21 @@ pub enum SpawnError {
         /// Why not.
         why: StateError,
     },
+    /// Several workers would each write the one stored struct.
+    #[error(
+        "{mailbox} cannot have several workers: its actor is stored as a whole, and each worker would overwrite what the \
+         others stored; give it one worker, or keep the state in another actor that the workers send to"
+    )]
+    PoolWithState {
+        /// The mailbox's name.
+        mailbox: String,
+    },
+    /// It was to handle batches, but cannot.
+    #[error("actor `{actor}` cannot handle batches: implement `BatchHandler` for the one message it takes")]
+    NoBatches {
+        /// The actor's name.
+        actor: &'static str,
+    },
     /// The factory panicked.
     #[error("the factory of {mailbox} panicked: {why}")]
     Factory {
@@ -331,12 +374,81 @@ pub enum SpawnError {
         /// The panic's message.
         why: String,
     },
+    /// It cannot subscribe.
+    #[error(transparent)]
+    Subscribe(#[from] SubscribeError),
+    /// Its `started` failed. What it did was thrown away.
+    #[error("{mailbox} did not start: {why}")]
+    Hook {
+        /// The mailbox's name.
+        mailbox: String,
+        /// The hook and its failure.
+        why: String,
+    },
+    /// It was asked to end before it had started.
+    #[error("{mailbox} was asked to end before it had started")]
+    Stopped {
+        /// The mailbox's name.
+        mailbox: String,
+    },
     /// The system is shutting down.
     #[error("the system is shutting down")]
     ShuttingDown,
     /// The mailbox's name could not be stored.
     #[error("the mailbox could not be opened: {0}")]
     Refused(Box<Refused>),
+    /// The store has stopped or is closed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// There is no such actor to be had.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum LookupError {
+    /// Nobody was ever spawned under this name, and nothing was sent to it.
+    #[error(
+        "there is no mailbox {name}: nobody was ever spawned under this name, and nothing was sent to it"
+    )]
+    Unknown {
+        /// The name.
+        name: String,
+    },
+    /// The mailbox belongs to another type of actor.
+    #[error(transparent)]
+    WrongActor(#[from] WrongActor),
+    /// The name is not one.
+    #[error(transparent)]
+    Name(#[from] BadName),
+    /// It could not be opened.
+    #[error("the mailbox could not be opened: {0}")]
+    Refused(Box<SpawnError>),
+    /// The store has stopped or is closed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<SpawnError> for LookupError {
+    fn from(error: SpawnError) -> Self {
+        match error {
+            SpawnError::WrongActor(wrong) => wrong.into(),
+            SpawnError::Name(bad) => bad.into(),
+            SpawnError::Store(failed) => failed.into(),
+            other => LookupError::Refused(Box::new(other)),
+        }
+    }
+}
+
+/// A subscription was not made; the topic and what is stored were left as they are.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum SubscribeError {
+    /// The pattern is not one.
+    #[error(transparent)]
+    Pattern(#[from] BadPattern),
+    /// It could not be committed, or a name is none.
+    #[error(transparent)]
+    Refused(#[from] Refused),
     /// The store has stopped or is closed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -392,6 +504,15 @@ pub enum StateError {
         /// Why not.
         why: EncodeError,
     },
+    /// A worker of a pool was to write state.
+    #[error(
+        "cell `{cell}` cannot be written by one of several workers, which would not see each other's writes; send what is to \
+         be kept to an actor with one worker"
+    )]
+    Pool {
+        /// The cell.
+        cell: String,
+    },
     /// A name or key is too long.
     #[error("cell `{cell}`: {len} bytes are more than the limit of {limit}")]
     TooLong {
@@ -414,6 +535,17 @@ pub enum AdminError {
     /// There is no such thing, or no longer.
     #[error("there is no {0}")]
     NotFound(String),
+    /// An actor reads several topics: which subscription is meant has to be said.
+    #[error("{actor} subscribes to several topics ({}): see `System::subscriptions`", .topics.join(", "))]
+    SeveralTopics {
+        /// The actor's name.
+        actor: String,
+        /// The topics.
+        topics: Vec<String>,
+    },
+    /// A pattern of topics is not one.
+    #[error(transparent)]
+    Pattern(#[from] BadPattern),
     /// The bytes found are not what was stored.
     #[error("{what} cannot be read: {why}")]
     Unreadable {
@@ -443,4 +575,98 @@ pub enum ShutdownError {
     /// The store could not be closed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// A supervisor was not started, and none of its children runs: those that were started before the one that failed were
+/// stopped again, in reverse order.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum SuperviseError {
+    /// The name of a supervisor is not one.
+    #[error(
+        "{name:?} is no name of a supervisor: 1 to 128 characters of A-Z, a-z, 0-9 and ._:- (a / stands between it and its \
+         parent's), and at most 512 with all of its parents'"
+    )]
+    Name {
+        /// The name given, with those of its parents.
+        name: String,
+    },
+    /// Two children of a supervisor have the same name.
+    #[error("supervisor {supervisor} has two children named {child}")]
+    Duplicate {
+        /// The supervisor.
+        supervisor: String,
+        /// The name.
+        child: String,
+    },
+    /// A supervisor of this name is running.
+    #[error("supervisor {supervisor} is running already; stop it first")]
+    Running {
+        /// The supervisor.
+        supervisor: String,
+    },
+    /// A child could not be started.
+    #[error("{child} was not started: {why}")]
+    Child {
+        /// The child, with the names of its supervisors.
+        child: String,
+        /// Why not.
+        why: SpawnError,
+    },
+    /// The system is shutting down.
+    #[error("the system is shutting down")]
+    ShuttingDown,
+    /// The store has stopped or is closed, or what a supervisor remembers of failures cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A request to a supervisor was not carried out.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum ChildError {
+    /// It has no such child.
+    #[error("there is no child {child}")]
+    NotFound {
+        /// The child, with the names of its supervisors.
+        child: String,
+    },
+    /// It has a child of this name.
+    #[error("there is a child {child} already; stop and delete it first")]
+    Exists {
+        /// The child, with the names of its supervisors.
+        child: String,
+    },
+    /// The child runs.
+    #[error("{child} is running; stop it first")]
+    Running {
+        /// The child, with the names of its supervisors.
+        child: String,
+    },
+    /// The child is something else than was asked for.
+    #[error("{child} is {is}")]
+    OtherKind {
+        /// The child, with the names of its supervisors.
+        child: String,
+        /// What it is.
+        is: &'static str,
+    },
+    /// The child's handler does not yield, so it could not be ended. Its mail waits.
+    #[error("{child} did not end in time and is still running")]
+    Stuck {
+        /// The child, with the names of its supervisors.
+        child: String,
+    },
+    /// The child could not be started.
+    #[error(transparent)]
+    Start(#[from] SuperviseError),
+    /// There is no handle on the child: its mailbox belongs to another type of actor, or the store failed.
+    #[error(transparent)]
+    Handle(#[from] SpawnError),
+    /// The supervisor has ended.
+    #[error("supervisor {supervisor} has ended")]
+    Ended {
+        /// The supervisor.
+        supervisor: String,
+    },
 }

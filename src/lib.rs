@@ -17,7 +17,9 @@
 //   error                             one public enum for each operation a caller performs
 //   durable                           mailboxes, marks, attempts, schedule, cells, dead letters; only `Ledger` commits
 //   actor                             messages, handles, context, state; `Worker` runs, `turn` makes it one commit
-//   system                            open, spawn, look, act, shut down
+//   supervisor                        trees of children: strategies, limits, backoff, what is remembered of failures
+//   topic                             events stored once, and who reads them
+//   system                            open, spawn, supervise, look, act, shut down
 //
 // What is on disk is in docs/format.md, before it is in the code.
 //
@@ -29,31 +31,54 @@ mod actor;
 mod clock;
 mod codec;
 mod durable;
+mod entity;
 mod envelope;
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzz;
+#[cfg(test)]
+mod hostile;
 mod observe;
 mod policy;
 mod store;
+pub mod supervisor;
 mod sync;
 mod system;
 pub mod testkit;
+// the models are of the store: what runs above it need not be built for them
 #[cfg(test)]
+#[cfg(not(steadfast_loom))]
 mod tests;
+mod topic;
 
 pub use self::actor::{
-    Accepts, Actor, ActorRef, Address, Ask, Cell, CellList, CellMap, Contains, Context, Durability, Failure,
-    Handled, Handler, ListRef, MailboxOptions, MapKey, MapRef, Message, MessageList, Priority, Receipt,
-    Recipient, SendFuture, SendOptions, State, StateRef, Stored, Target, Tell, Undecodable, When,
-    decode_value,
+    Accepts, Actor, ActorRef, Address, Ask, BatchHandler, Cell, CellList, CellMap, Contains, Context,
+    Durability, Exit, Failed, Failure, FromTopic, Gap, Group, Handled, Handler, Item, Join, ListRef,
+    MailboxOptions, MapKey, MapRef, Member, MemberInfo, Message, MessageList, Order, Outcomes, Priority,
+    Receipt, Recipient, SendFuture, SendOptions, State, StateRef, Stored, Target, Tell, Terminated,
+    Undecodable, When, decode_value,
 };
 pub use self::clock::{Clock, ManualClock, Sleep, SystemClock, Timestamp};
 pub use self::codec::{DecodeError, EncodeError, ProbeError};
-pub use self::durable::{Attempt, Attempts, DeadLetter, DeadLetterId, Reason};
+pub use self::durable::{Attempt, Attempts, DeadLetter, DeadLetterId, Reason, StartFrom, Suspect};
+pub use self::entity::Entities;
 pub use self::envelope::{Headers, MessageId};
 pub use self::error::{
-    AdminError, AskError, BadName, Refused, SendError, ShutdownError, SpawnError, StateError, WrongActor,
+    AdminError, AskError, BadName, BadPattern, ChildError, KeyTooLong, LookupError, Refused, SendError,
+    ShutdownError, SpawnError, StateError, SubscribeError, SuperviseError, WrongActor,
 };
 pub use self::observe::{Event, Observer, Silent, TurnOutcome};
-pub use self::policy::RetryPolicy;
+pub use self::policy::{Decision, FailureClass, FailurePolicy, OnActor, OnMessage, RetryPolicy};
 pub use self::store::StoreError;
-pub use self::system::{DeadLetters, MailboxInfo, Mailboxes, Spawn, Status, System, SystemBuilder};
+pub use self::supervisor::{
+    Backoff, ChildInfo, ChildSpec, ChildState, CountedFailure, Restart, RestartLimit, Strategy, Supervisor,
+    SupervisorExit, SupervisorRef,
+};
+pub use self::system::{
+    ByMembers, DeadLetters, MailboxInfo, Mailboxes, OpenEntities, OpenGroup, OpenTopic, Spawn, Status,
+    System, SystemBuilder,
+};
+pub use self::topic::{
+    Ephemeral, EphemeralEnded, Overflow, Publish, PublishFuture, PublishOptions, PublishReceipt, Published,
+    Reads, Received, Retention, Subscription, SubscriptionInfo, Topic, TopicInfo,
+};

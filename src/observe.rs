@@ -4,6 +4,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::envelope::MessageId;
+
 /// Listens to [`Event`]s. Called on the threads that do the work: return quickly and do not block.
 pub trait Observer: Send + Sync + 'static {
     /// Something happened.
@@ -79,6 +81,94 @@ pub enum Event<'a> {
         /// How long the oldest of its priority has waited.
         oldest: Option<Duration>,
     },
+    /// A child of a supervisor ended and is started again, with the siblings that share its fate.
+    ChildRestarted {
+        /// The supervisor's name, after those of its parents.
+        supervisor: &'a str,
+        /// The child that ended.
+        child: &'a str,
+        /// Why it ended.
+        why: &'a str,
+        /// The message that it was handling.
+        message: Option<MessageId>,
+        /// Failures that count within the supervisor's window, this one included.
+        in_window: u32,
+        /// How many of them the supervisor bears.
+        limit: u32,
+        /// The wait before the start.
+        after: Duration,
+    },
+    /// More failed than a supervisor's limit bears: it ends its children, and fails.
+    RestartLimitExceeded {
+        /// The supervisor's name, after those of its parents.
+        supervisor: &'a str,
+        /// The child whose failure was one too many.
+        child: &'a str,
+        /// Its failure.
+        why: &'a str,
+        /// The message that it was handling.
+        message: Option<MessageId>,
+        /// How many failures the supervisor bears.
+        limit: u32,
+        /// Within this time.
+        within: Duration,
+    },
+    /// A supervisor without a parent failed: the tree is down, and its mail waits.
+    SupervisorDown {
+        /// The supervisor's name.
+        supervisor: &'a str,
+        /// Why.
+        why: &'a str,
+    },
+    /// The process before ended without closing the store while this message was in flight, or it is suspect since an earlier
+    /// one. It will run alone. Told once for each at an open.
+    Suspect {
+        /// The actor's name.
+        actor: &'a str,
+        /// The message.
+        message: MessageId,
+        /// How often the process ended itself while the message ran alone; after 3 times it goes to the dead letters.
+        deaths: u32,
+        /// How often in a row the process ended while it ran alone, nobody knows why; never held against it.
+        unexplained: u32,
+    },
+    /// A handler, or a closure that outlived its turn, has not come to an end and not yielded for longer than
+    /// [`SystemBuilder::stuck_after`](crate::SystemBuilder::stuck_after). The actor's mail waits. Told once.
+    Stuck {
+        /// The actor's name.
+        actor: &'a str,
+        /// The message it handles; none when it is in a hook.
+        message: Option<MessageId>,
+        /// For how long it has not yielded.
+        since: Duration,
+    },
+    /// What was told to be stuck goes on.
+    Unstuck {
+        /// The actor's name.
+        actor: &'a str,
+        /// The message it handled or handles.
+        message: Option<MessageId>,
+    },
+    /// A member joined a group.
+    MemberJoined {
+        /// The group's name.
+        group: &'a str,
+        /// The member's name.
+        member: &'a str,
+        /// How many members there are with it.
+        members: usize,
+    },
+    /// A member left its group, or failed. What it had in hand and its keys are with the others, or wait for the next to join.
+    MemberLeft {
+        /// The group's name.
+        group: &'a str,
+        /// The member's name.
+        member: &'a str,
+        /// How many members there are without it.
+        members: usize,
+        /// Why.
+        why: &'a str,
+    },
     /// Mail is waiting for a name that nobody has spawned.
     Unclaimed {
         /// The mailbox's name.
@@ -102,6 +192,8 @@ pub enum TurnOutcome {
     Buried,
     /// The message had expired and was not handled.
     Expired,
+    /// The actor's filters did not want the event.
+    Filtered,
     /// The turn was thrown away without counting an attempt: a stop, a cancelled message, a store failure.
     Discarded,
 }

@@ -3,13 +3,15 @@
 //! ```text
 //!   Batch ── admission (one lock: checks, numbers, overlay) ──► group ── committer ──► journal (write, one sync)
 //!                         │                                                                 │ durable
-//!                         └── overlay: active │ frozen ── checkpoint ──► engine ──► manifest, recycle
+//!                         └── overlay: active │ frozen ── checkpoint ──► pages, engine ──► manifest, recycle
 //! ```
 //!
 //! Where to look: [`batch`] what is asked for · [`admission`] the order of the world · [`committer`], [`journal`],
-//! [`segment`], [`group`] the durability point · [`overlay`], [`checkpoint`], [`census`], [`sealed`] the way to the
-//! engine · [`recovery`], [`manifest`] the way back · [`read`] who asks · [`medium`], [`engine`] the two seams.
+//! [`segment`], [`group`] the durability point · [`overlay`], [`checkpoint`], [`packer`], [`writer`], [`census`], [`sealed`]
+//! the way to the engine · [`page`], [`page_files`], [`shelf`], [`accounts`] what lies beside it · [`recovery`], [`manifest`] the way back · [`roll`], [`last_words`] what a crash leaves to say who
+//! did it · [`read`] who asks · [`medium`], [`engine`] the two seams.
 
+mod accounts;
 mod admission;
 mod backup;
 mod batch;
@@ -27,23 +29,34 @@ mod engine;
 mod fault;
 mod file_name;
 mod group;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod hostile;
 mod journal;
 pub(crate) mod keys;
+mod last_words;
 mod lock;
 mod manifest;
 mod medium;
 #[cfg(test)]
 mod medium_contract;
 mod overlay;
+mod packer;
+mod page;
+mod page_files;
 mod read;
 mod recovery;
+mod roll;
 mod sealed;
 mod segment;
+mod shelf;
 mod simulated;
 mod sled;
 #[cfg(test)]
 mod tests;
 mod ticket;
+mod unattended;
+pub(crate) mod view;
+mod writer;
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
@@ -61,13 +74,17 @@ pub(crate) use self::driver::Driven;
 use self::engine::Engine;
 pub use self::fault::StoreError;
 use self::journal::Segments;
-pub(crate) use self::keys::{LANES, LogId, MailboxId};
+pub(crate) use self::keys::{FIRST_ENTITY, KEY_MARK, LANES, LogId, MailboxId, is_entity, is_view, region_of};
 pub(crate) use self::overlay::Slice;
+use self::page_files::PageFiles;
 pub(crate) use self::read::{Letter, Letters, Peek};
 pub(crate) use self::recovery::{Place, Report};
+use self::roll::LifeSigns;
+pub(crate) use self::roll::{LastLife, OnRoll, SignedIn};
 pub(crate) use self::simulated::SimulatedDisk;
 pub(crate) use self::ticket::Slot;
 use self::ticket::{Completion, Ticket};
+pub(crate) use self::view::{Progress, ViewOf, ViewRecord};
 use crate::observe::{Event, Observer};
 
 /// Sizes of a store.
@@ -85,6 +102,8 @@ pub(crate) struct StoreConfig {
     pub(crate) ballast: u64,
     /// What a mailbox may hold that nobody has set limits for.
     pub(crate) limits: Limits,
+    /// A page file that has so many bytes is not continued.
+    pub(crate) page_file: u64,
     /// How often the high-water mark is written while nothing else writes the manifest.
     pub(crate) mark_every: Duration,
 }
@@ -93,11 +112,12 @@ impl Default for StoreConfig {
     fn default() -> Self {
         StoreConfig {
             segment: 16 << 20,
-            overlay: 32 << 20,
+            overlay: 16 << 20,
             spares: 2,
             live_segments: 12,
             ballast: 20 << 20,
             limits: Limits { count: 1_000_000, bytes: 4 << 30 },
+            page_file: 16 << 20,
             mark_every: Duration::from_secs(5),
         }
     }
@@ -146,6 +166,8 @@ impl StoreConfig {
 /// What the threads and every handle share.
 struct Shared {
     admission: Mutex<Admission>,
+    /// The ids to give to the next mailbox of an actor and of an entity, once they were looked for.
+    next_ids: Mutex<[Option<MailboxId>; 3]>,
     /// The committer sleeps here, with the admission's lock.
     work: Condvar,
     /// The checkpointer sleeps here, with the admission's lock.
@@ -158,10 +180,14 @@ struct Shared {
     engine: RwLock<Option<Box<dyn Engine>>>,
     place: Place,
     segments: Arc<Segments>,
+    pages: Arc<PageFiles>,
     failed: watch::Sender<Option<StoreError>>,
     checkpointed: watch::Sender<u64>,
     checkpoint_asked: AtomicBool,
     closing: AtomicBool,
+    /// Whether the life before this one closed the store.
+    closed_cleanly: bool,
+    life: Mutex<LifeSigns>,
     observer: Arc<dyn Observer>,
     spares: usize,
     checkpoint_every: usize,
@@ -308,14 +334,24 @@ impl Store {
         config: &StoreConfig,
         observer: Arc<dyn Observer>,
     ) -> Result<(Self, Committer, Checkpointer, Report), StoreError> {
-        let recovered = recovery::open(&place, config.bounds()?, config.segment, config.spares)?;
-        let recovery::Recovered { admission, engine, journal, segments, manifest, census, report } =
-            recovered;
+        let recovered = recovery::open(&place, config)?;
+        let recovery::Recovered {
+            admission,
+            engine,
+            journal,
+            segments,
+            pages,
+            manifest,
+            number,
+            census,
+            report,
+        } = recovered;
         let Report { commits, cut, clean } = report;
         observer.event(&Event::Recovered { commits, cut, clean });
         let shared = Arc::new(Shared {
             durable: AtomicU64::new(admission.last),
             admission: Mutex::new(admission),
+            next_ids: Mutex::default(),
             work: Condvar::new(),
             chores: Condvar::new(),
             engine_rests: Condvar::new(),
@@ -323,10 +359,13 @@ impl Store {
             engine: RwLock::new(Some(engine)),
             place,
             segments,
+            pages,
             failed: watch::Sender::new(None),
             checkpointed: watch::Sender::new(manifest.checkpoint),
             checkpoint_asked: AtomicBool::new(false),
             closing: AtomicBool::new(false),
+            closed_cleanly: clean,
+            life: Mutex::default(),
             observer,
             spares: config.spares,
             checkpoint_every: config.segment as usize,
@@ -335,7 +374,7 @@ impl Store {
         });
         shared.restore_ballast();
         let committer = Committer::new(shared.clone(), journal);
-        let checkpointer = Checkpointer::new(shared.clone(), manifest, census);
+        let checkpointer = Checkpointer::new(shared.clone(), manifest, number, census);
         Ok((Store { shared }, committer, checkpointer, report))
     }
 
@@ -470,6 +509,27 @@ impl Store {
 
     /// Loads a mailbox's cursors and sets its limits. May block on the disk.
     pub(crate) fn load_mailbox(&self, mailbox: MailboxId, limits: Option<Limits>) -> Result<(), StoreError> {
+        if self.is_loaded(mailbox, limits) {
+            return Ok(());
+        }
+        let name = match keys::is_entity(mailbox) {
+            true => self.get(&keys::mailbox(mailbox))?,
+            false => None,
+        };
+        let name = name.as_deref().map(String::from_utf8_lossy);
+        self.load_named(mailbox, name.as_deref(), limits)
+    }
+
+    /// As [`Store::load_mailbox`], for who knows the name, which only an entity's needs.
+    pub(crate) fn load_named(
+        &self,
+        mailbox: MailboxId,
+        name: Option<&str>,
+        limits: Option<Limits>,
+    ) -> Result<(), StoreError> {
+        if keys::is_view(mailbox) {
+            return if self.is_loaded(mailbox, limits) { Ok(()) } else { self.load_view(mailbox) };
+        }
         loop {
             let stamp = {
                 let mut admission = self.shared.admission();
@@ -482,29 +542,78 @@ impl Store {
             let lanes = self.shared.read_engine(|engine| recovery::load_cursors(engine, mailbox))?;
             let mut admission = self.shared.admission();
             if admission.stamp == stamp && !admission.mailboxes.contains_key(&mailbox) {
-                let state = MailboxState::new(lanes, limits);
-                admission.mailboxes.insert(mailbox, state);
+                let attendance = admission.attendance(name);
+                let mut state = MailboxState::new(lanes, limits, attendance);
+                state.note_resumed(admission.epoch_first);
+                admission.keep(mailbox, state);
             }
         }
     }
 
+    /// Keeps a mailbox that was made just now: nothing of it is stored.
+    pub(crate) fn keep_new_mailbox(&self, mailbox: MailboxId, name: &str, limits: Option<Limits>) {
+        let mut admission = self.shared.admission();
+        match admission.mailboxes.get_mut(&mailbox) {
+            // its id was given before, in a commit that the process took with it, and somebody asked for it since
+            Some(state) => {
+                state.limits = limits.or(state.limits);
+                if !cfg!(steadfast_bug = "keep_who_has_no_region_so") {
+                    admission.attend_as(mailbox, Some(name));
+                }
+            }
+            None => {
+                let attendance = admission.attendance(Some(name));
+                admission.keep(mailbox, MailboxState::new(Default::default(), limits, attendance));
+            }
+        }
+    }
+
+    /// Whether the mailbox is loaded; then sets its limits.
+    pub(crate) fn is_loaded(&self, mailbox: MailboxId, limits: Option<Limits>) -> bool {
+        let mut admission = self.shared.admission();
+        let Some(state) = admission.mailboxes.get_mut(&mailbox) else { return false };
+        state.limits = limits.or(state.limits);
+        true
+    }
+
     /// Starts a new incarnation of the mailbox's actor: commits of older ones are refused from here on.
     pub(crate) fn fence(&self, mailbox: MailboxId) -> u64 {
-        let mut admission = self.shared.admission();
-        admission.mailboxes.get_mut(&mailbox).map_or(0, |state| {
-            state.incarnation += 1;
-            state.incarnation
-        })
+        self.shared.admission().fence(mailbox)
     }
 
-    /// What is notified at every append to the mailbox, and when the store fails.
-    pub(crate) fn bell(&self, mailbox: MailboxId) -> Option<Arc<Notify>> {
-        Some(self.shared.admission().mailboxes.get(&mailbox)?.bell.clone())
+    /// Loads a mailbox and keeps it loaded as long as what this gives lives: what is notified at every append to it and when the
+    /// store fails, and one bit for each lane that got mail since the bits were last taken. May block on the disk.
+    pub(crate) fn hold_mailbox(
+        &self,
+        mailbox: MailboxId,
+        name: &str,
+        limits: Option<Limits>,
+    ) -> Result<(Arc<Notify>, Arc<AtomicU8>), StoreError> {
+        loop {
+            // what nobody holds may leave memory between the two
+            self.load_named(mailbox, Some(name), limits)?;
+            if let Some(held) = self.held_mailbox(mailbox) {
+                return Ok(held);
+            }
+        }
     }
 
-    /// One bit for each lane of the mailbox that got mail since the bits were last taken.
-    pub(crate) fn fresh(&self, mailbox: MailboxId) -> Option<Arc<AtomicU8>> {
-        Some(self.shared.admission().mailboxes.get(&mailbox)?.fresh.clone())
+    /// For each lane: letters below this position were there when the store was opened.
+    pub(crate) fn resumed(&self, mailbox: MailboxId) -> [u64; LANES] {
+        self.shared.admission().mailboxes.get(&mailbox).map_or([0; LANES], |state| state.resumed)
+    }
+
+    /// As [`Store::hold_mailbox`], of one that is loaded.
+    pub(crate) fn held_mailbox(&self, mailbox: MailboxId) -> Option<(Arc<Notify>, Arc<AtomicU8>)> {
+        let admission = self.shared.admission();
+        let state = admission.mailboxes.get(&mailbox)?;
+        Some((state.bell.clone(), state.fresh.clone()))
+    }
+
+    /// How many mailboxes are loaded.
+    #[cfg(all(test, not(steadfast_loom)))]
+    pub(crate) fn loaded_mailboxes(&self) -> usize {
+        self.shared.admission().mailboxes.len()
     }
 
     /// What is notified when something leaves the mailbox, if the mailbox is over its limits.
@@ -524,11 +633,11 @@ impl Store {
         }
     }
 
-    /// Messages waiting in a loaded mailbox, and their bytes.
+    /// Messages waiting in a loaded mailbox and in the views it reads, and the bytes of those in the mailbox.
     pub(crate) fn depth(&self, mailbox: MailboxId) -> Option<(u64, u64)> {
         let admission = self.shared.admission();
         let state = admission.mailboxes.get(&mailbox)?;
-        Some((state.waiting(), state.bytes()))
+        Some((state.waiting() + admission.waiting_in_views(mailbox), state.bytes()))
     }
 
     /// Asks for a checkpoint and waits until one that began after the call has finished.

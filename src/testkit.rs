@@ -36,12 +36,14 @@
 //! # Ok(()) }
 //! ```
 //!
-//! To visit every crash point of a scenario: run it once and ask [`Disk::operations`], then once for each number up to that
-//! with [`Disk::cut_power_at`]. The store has threads, so the same number may fall on another operation the next
-//! time; each of them is a legal place for a power cut.
+//! [`CrashPoints`] visits every crash point of a scenario: it runs it once to count the operations of the disk, then once for each
+//! with the power cut there. The store has threads, so the same number may fall on another operation the next time; each of
+//! them is a legal place for a power cut.
 //!
 //! # Invariants
 //! - Nothing here changes what the runtime does: a disk fails only as it was told to, an observer only listens.
+
+mod crash_points;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -51,6 +53,8 @@ use crate::error::AdminError;
 use crate::observe::{Event, Observer, TurnOutcome};
 use crate::store::{SimulatedDisk, StoreError};
 use crate::system::{System, SystemBuilder};
+
+pub use self::crash_points::{CrashPointError, CrashPoints, Cut, Outcome, Visited};
 
 /// A disk in memory that loses, tears and reorders what was not synced when its power is cut, as its seed decides. A
 /// clone is the same disk; [`Disk::fork`] is another.

@@ -2,13 +2,32 @@
 //! failures are the test's. Each test is named as the fact it establishes; bugs planted in the source keep them honest.
 
 mod asks;
+mod batches;
 mod capacity;
+mod compaction;
+mod crash_points;
 mod dead_letters;
+mod decisions;
 mod dedup;
+mod entities;
+mod ephemeral;
+mod groups;
+mod hooks;
 mod life_cycle;
+mod moves;
+mod pools;
+mod publishing;
 mod retries;
 mod schedule;
 mod schema;
 mod sends;
 mod state;
+mod stuck;
+mod subscriptions;
+mod supervisors;
+mod suspects;
+mod timeouts;
+mod topic_promises;
+mod topics;
+mod watches;
 mod world;

@@ -25,10 +25,13 @@ const SHELVES: &[(&str, &[&str])] = &[
     ("error", &["error"]),
     ("durable", &["durable"]),
     ("actor", &["actor"]),
+    ("entity", &["entity"]),
+    ("supervisor", &["supervisor"]),
     ("flow", &["topic", "task", "workflow", "stream", "cron"]),
     ("system", &["system"]),
     ("edge", &["webhook", "http", "brokers", "metrics", "console"]),
-    ("testkit", &["testkit"]),
+    // compiled with `--cfg fuzzing` alone
+    ("testkit", &["testkit", "fuzz"]),
 ];
 
 /// Imports that break the order of the shelves, each with the reason why it may: (who, whom, why).
@@ -52,18 +55,24 @@ enum Name {
 }
 
 const CLOCK: &str = "only clock reads the time and draws ids: ask a Clock, so that a seed replays";
-const SPAWN: &str = "only the worker, the supervisor and the system spawn tasks";
+const SPAWN: &str = "only those who start actors spawn tasks";
 
 /// The engine's file bounds how long it waits for the operating system's lock: no clock of ours moves that.
 const TIME_OWNERS: &[&str] = &["clock", "store::sled"];
-const SPAWN_OWNERS: &[&str] = &["actor::worker", "actor::supervisor", "system", "testkit"];
+const SPAWN_OWNERS: &[&str] =
+    &["actor::crew", "actor::start", "entity", "supervisor::tree", "system", "testkit", "topic::ephemeral"];
 /// The store has threads, not tasks: one that commits, and one on which the engine opens, so that a hang or a
-/// panic there is contained. A method `spawn` is a thread's builder there and a task's runtime elsewhere.
+/// panic there is contained. So has the watchdog: what it looks for may hold every thread of the runtime. A method `spawn` is a
+/// thread's builder there and a task's runtime elsewhere.
 const THREAD_OWNERS: &[&str] = &[
-    "actor::worker",
-    "actor::supervisor",
+    "actor::crew",
+    "actor::start",
+    "actor::watchdog",
+    "entity",
+    "supervisor::tree",
     "system",
     "testkit",
+    "topic::ephemeral",
     "store::committer",
     "store::driver",
     "store::sled",
@@ -79,6 +88,11 @@ const OWNED: &[Owned] = &[
     Owned { what: Name::Pair("Handle", "spawn"), owners: SPAWN_OWNERS, why: SPAWN },
     Owned { what: Name::Pair("thread", "spawn"), owners: THREAD_OWNERS, why: SPAWN },
     Owned { what: Name::Method("spawn"), owners: THREAD_OWNERS, why: SPAWN },
+    Owned {
+        what: Name::Crate("signal_hook"),
+        owners: &["store::last_words"],
+        why: "signals belong to the process: one place deals with them",
+    },
     Owned { what: Name::Crate("bincode"), owners: &["codec"], why: "the format is named in codec alone" },
     Owned {
         what: Name::Crate("sled"),
@@ -661,7 +675,7 @@ mod the_checker {
             1,
             ".spawn",
         );
-        assert_good("actor/worker.rs", "fn f() { tokio::spawn(g()); }\n");
+        assert_good("actor/start.rs", "fn f() { tokio::spawn(g()); }\n");
         assert_good("store/committer.rs", "fn f() { std::thread::Builder::new().spawn(g); }\n");
         assert_one("store/committer.rs", "fn f() { tokio::spawn(g()); }\n", 1, "tokio::spawn");
     }

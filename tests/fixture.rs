@@ -151,6 +151,11 @@ fn add(what: &str, amount: u64) -> Add {
     Add { what: what.into(), amount }
 }
 
+/// So long that a checkpoint puts it into a page file.
+fn long() -> String {
+    "long ".repeat(600)
+}
+
 fn note(text: &str) -> Note {
     Note { text: text.into() }
 }
@@ -197,6 +202,7 @@ async fn fill(system: &System) -> Checked {
     account.tell(add("sent once", 50_000)).dedup_id("sent-once").await?;
     account.tell(add("later", 600_000)).delay(2 * HOUR).dedup_id("later").await?;
     whole.tell(note("waits")).await?;
+    whole.tell(note(&long())).await?;
     Ok(())
 }
 
@@ -251,7 +257,7 @@ async fn check_mailboxes(system: &System) -> Checked {
         ("account", "fixture.account", 4),
         ("doomed", "fixture.stubborn", 0),
         ("patient", "fixture.stubborn", 2),
-        ("whole", "fixture.whole", 1),
+        ("whole", "fixture.whole", 2),
     ];
     assert_eq!(found, expected);
     Ok(())
@@ -299,7 +305,7 @@ async fn check_mail(system: &System) -> Checked {
     let expected = ["first", "second", "urgent", "third (traced)", "sent once", "last, attempt 1"];
     assert_eq!(account.ask(Lines).await?, expected);
     assert_eq!(account.cell(&TOTAL).await?, Some(54_321));
-    let expected = Whole { words: vec!["kept".into(), "waits".into()], count: 2 };
+    let expected = Whole { words: vec!["kept".into(), "waits".into(), long()], count: 3 };
     assert_eq!(whole.snapshot().await?, Some(expected));
     Ok(())
 }

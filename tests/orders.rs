@@ -1,42 +1,21 @@
-//! The example `orders`, as a user runs it: its audit holds through kills, and fails when a guard is broken.
+//! The example `orders`, as a user runs it: its audit holds through kills, and fails when a guard is broken. The subscriber who
+//! joins last has the same totals as those who were killed.
 //! An audit that cannot fail would show nothing.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-use std::time::SystemTime;
+mod example;
 
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use example::example;
 use serde_json::Value;
 
 /// Enough for two kills, and for a turn that fails on purpose after the first one.
 const ORDERS: u64 = 1_200;
 
-/// The example lies beside the directory of the tests. `cargo test` builds both; `cargo test --test orders`
-/// does not build it.
-fn example() -> PathBuf {
-    let test = std::env::current_exe().expect("a test knows where it is");
-    let profile = test.ancestors().nth(2).expect("tests are in target/<profile>/deps");
-    let example = profile.join("examples").join("orders");
-    let remedy = "run `cargo build --example orders` in the same profile, or all tests";
-    let built = modified(&example).unwrap_or_else(|| panic!("{} is missing: {remedy}", example.display()));
-    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let changed = newest(&project.join("examples/orders")).max(newest(&project.join("src")));
-    assert!(Some(built) >= changed, "{} is older than its sources: {remedy}", example.display());
-    example
-}
-
-/// When the newest file in a directory was changed.
-fn newest(directory: &Path) -> Option<SystemTime> {
-    let entries = fs::read_dir(directory).ok()?.flatten().map(|entry| entry.path());
-    entries.filter_map(|path| if path.is_dir() { newest(&path) } else { modified(&path) }).max()
-}
-
-fn modified(file: &Path) -> Option<SystemTime> {
-    fs::metadata(file).and_then(|metadata| metadata.modified()).ok()
-}
-
 fn run(directory: &Path, arguments: &[&str]) -> Output {
-    let mut command = Command::new(example());
+    let mut command = Command::new(example("orders", &[]));
     command.arg("--data").arg(directory.join("data")).args(arguments).output().expect("it starts")
 }
 
@@ -75,10 +54,19 @@ fn every_order_is_applied_once_through_two_kills() {
     let output = run_on(directory.path(), &orders().join("\n"), &[]);
     assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
     let report = json(&output);
-    let fields = ["orders", "cds", "cents", "customers", "lost", "applied_twice", "notified_missing"];
+    let fields = [
+        "orders",
+        "cds",
+        "cents",
+        "customers",
+        "lost",
+        "applied_twice",
+        "notified_missing",
+        "analytics_orders",
+    ];
     let found = fields.map(|field| report[field].as_u64().unwrap());
     let cents = ORDERS * (ORDERS + 1) / 2;
-    assert_eq!(found, [ORDERS, 2 * ORDERS, cents, 97, 0, 0, 0]);
+    assert_eq!(found, [ORDERS, 2 * ORDERS, cents, 97, 0, 0, 0, ORDERS]);
     assert_eq!(report["kills"], 2);
     let handled: Vec<_> =
         report["handled_at_kill"].as_array().unwrap().iter().flat_map(Value::as_u64).collect();
@@ -94,7 +82,7 @@ fn the_json_object_has_its_fields_in_the_order_of_the_documentation() {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let fields: Vec<_> = text.split('"').skip(1).step_by(2).collect();
     let documented = "orders cds cents customers lost applied_twice notified_missing kills handled_at_kill \
-                      reruns notified_repeated malformed seconds";
+                      reruns notified_repeated malformed seconds peak_rss_mib loaded_max analytics_orders";
     assert_eq!(fields.join(" "), documented);
 }
 
@@ -109,12 +97,13 @@ fn a_position_acknowledged_before_the_commit_loses_orders_and_the_audit_says_so(
 }
 
 #[test]
-fn sends_past_the_turn_are_applied_twice_and_the_audit_says_so() {
+fn events_published_past_the_turn_are_applied_twice_and_the_audit_says_so() {
     let directory = tempfile::tempdir().unwrap();
     let output = run_on(directory.path(), &orders().join("\n"), &["--break-guard", "dedup"]);
     assert_eq!(output.status.code(), Some(1), "{}", errors(&output));
     let report = json(&output);
     assert!(report["applied_twice"].as_u64().unwrap() > 0, "{report}");
+    assert!(errors(&output).contains("orders analysed: "), "{}", errors(&output));
     assert_eq!((&report["kills"], &report["lost"]), (&2.into(), &0.into()));
 }
 

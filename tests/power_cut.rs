@@ -6,12 +6,13 @@
 //! says that it is skipped. Long form: `STEADFAST_CYCLES=20 cargo test --test power_cut -- --nocapture`
 
 mod child;
+mod device;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
+use device::Device;
 use serde::{Deserialize, Serialize};
 use steadfast::{Actor, Cell, Context, Failure, Handler, Message, State, System, SystemBuilder};
 
@@ -90,7 +91,7 @@ fn what_was_acknowledged_survives_a_file_system_that_stops() {
     if let Some((store, life)) = child::task() {
         return runtime().block_on(send(&store, life));
     }
-    let mut device = match Device::make() {
+    let mut device = match Device::make(DISK) {
         Ok(device) => device,
         Err(why) => return eprintln!("skipped: {TEST}: {why}"),
     };
@@ -107,9 +108,8 @@ fn what_was_acknowledged_survives_a_file_system_that_stops() {
             std::thread::sleep(Duration::from_millis(1));
         }
         std::thread::sleep(Duration::from_millis(child::chance(1_500)));
-        // what is read after this may rest on syncs that were answered by a file system already dead
-        let read = running.said();
-        device.cut_power().expect("cuts the power");
+        // what is read after the cut may rest on syncs that were answered by a file system already dead
+        let read = device.cut_power_after(|| running.said()).expect("cuts the power");
         running.kill();
         device.unmount().expect("unmounts");
         acknowledged.extend(read.iter().map(|line| {
@@ -166,79 +166,4 @@ async fn check(store: &Path, acknowledged: &BTreeSet<(u32, u64)>, cycle: u64) ->
     assert!(lost.is_empty(), "cycle {cycle}: acknowledged and lost: {lost:?}");
     system.shutdown(Duration::from_secs(30)).await.unwrap_or_else(|why| panic!("cycle {cycle}: {why}"));
     got.values().flatten().map(|(first, last)| last - first + 1).sum()
-}
-
-/// A file system on a loop device; nothing of it stays behind.
-struct Device {
-    directory: tempfile::TempDir,
-    device: Option<String>,
-    mounted: bool,
-}
-
-impl Device {
-    /// Makes one, or says what is missing.
-    fn make() -> Result<Device, String> {
-        if run("id", &["-u"])?.trim() != "0" {
-            return Err("it needs root".into());
-        }
-        let directory = tempfile::tempdir().map_err(|why| why.to_string())?;
-        let mut made = Device { directory, device: None, mounted: false };
-        let image = made.path("image");
-        run("truncate", &["-s", DISK, &image])?;
-        run("mkfs.ext4", &["-q", "-F", &image])?;
-        std::fs::create_dir(made.path("mounted")).map_err(|why| why.to_string())?;
-        made.device = Some(run("losetup", &["--find", "--show", &image])?.trim().to_owned());
-        // whether it can be done at all is seen before anything is written
-        made.mount()?;
-        made.cut_power()?;
-        made.unmount()?;
-        Ok(made)
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.directory.path().join(name).display().to_string()
-    }
-
-    fn mount(&mut self) -> Result<PathBuf, String> {
-        let mounted = self.path("mounted");
-        run("mount", &["-t", "ext4", self.device.as_deref().unwrap_or_default(), &mounted])?;
-        self.mounted = true;
-        Ok(mounted.into())
-    }
-
-    /// EXT4_IOC_SHUTDOWN with the flag that leaves even the file system's journal unflushed.
-    fn cut_power(&self) -> Result<(), String> {
-        const PERL: &str = "open(my $f, '<', $ARGV[0]) or die $!; my $how = pack('L', 2); \
-                            ioctl($f, 0x8004587D, $how) or die $!";
-        const PYTHON: &str = "import fcntl, os, struct, sys; \
-                              fcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), 0x8004587D, struct.pack('I', 2))";
-        let mounted = self.path("mounted");
-        let by_perl = run("perl", &["-e", PERL, &mounted]);
-        by_perl.or_else(|_| run("python3", &["-c", PYTHON, &mounted])).map(drop)
-    }
-
-    fn unmount(&mut self) -> Result<(), String> {
-        run("umount", &[&self.path("mounted")])?;
-        self.mounted = false;
-        Ok(())
-    }
-}
-
-impl Drop for Device {
-    fn drop(&mut self) {
-        if self.mounted && self.unmount().is_err() {
-            let _ = run("umount", &["--lazy", &self.path("mounted")]);
-        }
-        if let Some(device) = &self.device {
-            let _ = run("losetup", &["--detach", device]);
-        }
-    }
-}
-
-fn run(program: &str, arguments: &[&str]) -> Result<String, String> {
-    let ran = Command::new(program).args(arguments).output().map_err(|why| format!("{program}: {why}"))?;
-    match ran.status.success() {
-        true => Ok(String::from_utf8_lossy(&ran.stdout).into_owned()),
-        false => Err(format!("{program} {arguments:?}: {}", String::from_utf8_lossy(&ran.stderr).trim())),
-    }
 }

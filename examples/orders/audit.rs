@@ -8,9 +8,12 @@ use std::path::Path;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use steadfast::{Actor, ActorRef, Address, Cell, CellMap, DeadLetter, MapKey, Reason, StateError, System};
+use steadfast::{
+    Actor, ActorRef, Address, Cell, CellMap, DeadLetter, Entities, MapKey, Reason, StateError, System,
+};
 
-use super::billing::{self, Billing};
+use super::analytics::{self, Analytics, Sales};
+use super::customer::{self, Customer};
 use super::data::Data;
 use super::input::{Orders, Position};
 use super::inventory::{self, Inventory, Tally};
@@ -27,7 +30,7 @@ pub(crate) struct Findings {
     pub(crate) cds: u64,
     pub(crate) cents: u64,
     pub(crate) customers: u64,
-    /// Orders that inventory or billing applied less often than the input has them, which is once.
+    /// Orders that inventory or a customer applied less often than the input has them, which is once.
     pub(crate) lost: u64,
     /// Orders that one of them applied more often.
     pub(crate) applied_twice: u64,
@@ -39,6 +42,8 @@ pub(crate) struct Findings {
     pub(crate) malformed: u64,
     /// What the dead letters say of these lines.
     pub(crate) malformed_lines: Vec<String>,
+    /// Orders that analytics has counted.
+    pub(crate) analytics_orders: u64,
     /// Whatever else should not be.
     pub(crate) problems: Vec<String>,
 }
@@ -103,20 +108,52 @@ struct Recorded {
     charged: HashMap<u64, Tally>,
     charged_total: Tally,
     owed: BTreeMap<String, u64>,
+    sales: Sales,
+    /// What analytics says that each customer has ordered for.
+    ordered: BTreeMap<String, u64>,
 }
 
 impl Recorded {
     async fn read(system: &System) -> Result<Self, Box<dyn Error>> {
         // an inspection reads what is committed and sends nothing, so the actors need not run
         let inventory: ActorRef<Inventory> = system.bind(&Address::new("inventory")?).await?;
-        let billing: ActorRef<Billing> = system.bind(&Address::new("billing")?).await?;
-        Ok(Recorded {
+        let analytics: ActorRef<Analytics> = system.bind(&Address::new("analytics")?).await?;
+        let ordered = all(&analytics, &analytics::BY_CUSTOMER).await?.into_iter();
+        let mut recorded = Recorded {
             shipped: all(&inventory, &inventory::SHIPPED).await?.into_iter().collect(),
-            shipped_total: total(&inventory, &inventory::TOTAL).await?,
-            charged: all(&billing, &billing::CHARGED).await?.into_iter().collect(),
-            charged_total: total(&billing, &billing::TOTAL).await?,
-            owed: all(&billing, &billing::OWED).await?.into_iter().collect(),
-        })
+            shipped_total: value(&inventory, &inventory::TOTAL).await?,
+            charged: HashMap::new(),
+            charged_total: Tally::default(),
+            owed: BTreeMap::new(),
+            sales: value(&analytics, &analytics::SALES).await?,
+            ordered: ordered.map(|(customer, ordered)| (customer, ordered.amount)).collect(),
+        };
+        recorded.read_customers(system).await?;
+        Ok(recorded)
+    }
+
+    async fn read_customers(&mut self, system: &System) -> Result<(), Box<dyn Error>> {
+        let nobody = |_: &String| unreachable!("none is loaded");
+        let customers: Entities<String, Customer> =
+            system.entities(customer::REGION, nobody).max_loaded(0).await?;
+        let mut after = None;
+        loop {
+            let page = customers.keys(after.as_ref(), PAGE).await?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = Some(last.clone());
+            for customer in page {
+                let entity = customers.get(&customer).await?;
+                let owed = value(&entity, &customer::OWED).await?;
+                self.charged_total.times += owed.times;
+                self.charged_total.amount += owed.amount;
+                self.owed.insert(customer, owed.amount);
+                for (order_id, charged) in all(&entity, &customer::CHARGED).await? {
+                    let tally = self.charged.entry(order_id).or_default();
+                    tally.times += charged.times;
+                    tally.amount += charged.amount;
+                }
+            }
+        }
     }
 
     fn compare(&self, expected: &Expected, findings: &mut Findings) {
@@ -124,6 +161,7 @@ impl Recorded {
         findings.cds = self.shipped_total.amount;
         findings.cents = self.charged_total.amount;
         findings.customers = self.owed.len() as u64;
+        findings.analytics_orders = self.sales.orders;
         for (order_id, wanted) in &expected.orders {
             self.compare_order(*order_id, wanted, findings);
         }
@@ -141,8 +179,14 @@ impl Recorded {
         same("orders charged", self.charged_total.times, expected.sum(|wanted| wanted.times));
         same("CDs", self.shipped_total.amount, expected.sum(|wanted| wanted.cds));
         same("cents", self.charged_total.amount, expected.sum(|wanted| wanted.cents));
+        same("orders analysed", self.sales.orders, expected.sum(|wanted| wanted.times));
+        same("CDs analysed", self.sales.cds, expected.sum(|wanted| wanted.cds));
+        same("cents analysed", self.sales.cents, expected.sum(|wanted| wanted.cents));
         if self.owed != expected.owed {
             findings.problems.push("customers owe other sums than they ordered for".into());
+        }
+        if self.ordered != expected.owed {
+            findings.problems.push("analytics has other sums by customer than they ordered for".into());
         }
     }
 
@@ -159,7 +203,11 @@ impl Recorded {
     }
 }
 
-async fn total<A: Actor>(actor: &ActorRef<A>, cell: &Cell<Tally>) -> Result<Tally, StateError> {
+async fn value<A, T>(actor: &ActorRef<A>, cell: &Cell<T>) -> Result<T, StateError>
+where
+    A: Actor,
+    T: Default + Serialize + DeserializeOwned + 'static,
+{
     Ok(actor.cell(cell).await?.unwrap_or_default())
 }
 

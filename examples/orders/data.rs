@@ -30,7 +30,7 @@ impl Data<'_> {
         self.0.join("attempts.log")
     }
 
-    /// Where intake keeps its position when its guard is broken.
+    /// Where products keeps its position when its guard is broken.
     pub(crate) fn acknowledged(&self) -> PathBuf {
         self.0.join("acknowledged.json")
     }

@@ -1,7 +1,7 @@
 //! The input: orders, one JSON object a line.
 //!
 //! # Invariants
-//! - A line is an order or malformed, always the same: intake and audit read with the same code.
+//! - A line is an order or malformed, always the same: products and audit read with the same code.
 //! - What is read at once is bounded, whatever the file holds.
 
 use std::fs::File;
@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 const LONGEST_LINE: u64 = 16 << 10;
 /// What is kept of a line that is no order.
 const KEPT_OF_MALFORMED: usize = 1 << 10;
-/// A customer is the key of a map cell, which has at most 512 bytes.
-const LONGEST_CUSTOMER: usize = 512;
+/// A customer is the key of an entity, which has at most 256 bytes.
+const LONGEST_CUSTOMER: usize = 256;
 
 /// An order. Its numbers have 32 bits so that no sum over a file overflows 64.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -19,13 +19,15 @@ use super::bar::Bar;
 use super::data::Data;
 use super::dice::Dice;
 use super::input::{Orders, Position};
-use super::intake::SLICE;
 use super::options::{Guard, Options};
+use super::products::SLICE;
 use super::report::Report;
 use super::sample;
 
 /// A shop that has said nothing for so long hangs.
 const SILENCE: Duration = Duration::from_secs(60);
+/// A shop that takes no more orders in and has said nothing for so long has handled all it will.
+const QUIET: Duration = Duration::from_millis(500);
 /// The fewest slices between two kills.
 const SLICES_APART: u64 = 4;
 
@@ -58,15 +60,23 @@ pub(crate) fn run(options: &Options) -> Result<Report, Box<dyn Error>> {
     let place = Place::prepare(options)?;
     let (began, bar) = (Instant::now(), Bar::new(orders));
     let mut handled_at_kill = Vec::new();
+    let mut most = Progress::default();
     for kill in kills {
         let mut shop = Shop::start(&place, options.broken, handled_at_kill.len(), Some(kill.hold_at))?;
-        handled_at_kill.push(shop.kill_at(kill.at, |handled| bar.show(handled, handled_at_kill.len()))?);
+        let handled = shop.kill_at(kill.at, |now| {
+            most = most.most(now);
+            bar.show(now.handled, handled_at_kill.len());
+        })?;
+        handled_at_kill.push(handled);
     }
     let shop = Shop::start(&place, options.broken, handled_at_kill.len(), None)?;
-    shop.finish(|handled| bar.show(handled, handled_at_kill.len()))?;
+    shop.finish(|now| {
+        most = most.most(now);
+        bar.show(now.handled, handled_at_kill.len());
+    })?;
     drop(bar);
     let findings = place.audit()?;
-    let report = Report::new(findings, handled_at_kill, began.elapsed());
+    let report = Report::new(findings, handled_at_kill, began.elapsed(), most);
     if !report.holds() {
         place.keep();
     }
@@ -113,6 +123,10 @@ impl Place {
             command.args(["--break-guard", guard.name()]);
         }
         command.stdin(Stdio::null());
+        // glibc gives each thread a heap of its own and keeps what is freed in it: two are enough for a few threads
+        if std::env::var_os("MALLOC_ARENA_MAX").is_none() {
+            command.env("MALLOC_ARENA_MAX", "2");
+        }
         Ok(command)
     }
 
@@ -139,7 +153,7 @@ fn count(input: &Path) -> Result<u64, RunError> {
     Ok(orders.position.orders)
 }
 
-/// When the shop is killed, in orders handled; and how many orders it may have sent on before it waits for a
+/// When the shop is killed, in orders handled; and how many orders it may have taken in before it waits for a
 /// kill that comes late.
 struct Kill {
     at: u64,
@@ -158,7 +172,7 @@ fn plan(orders: u64, kills: u64) -> Result<Vec<Kill>, RunError> {
         return Err(RunError::TooFewOrders { orders, kills, least });
     }
     let kill = |begin: u64| {
-        // a slice after the begin: what was sent before the last hold may have gone so far
+        // a slice after the begin: what was taken in before the last hold may have gone so far
         let at = begin + slice + dice.below(part - 2 * slice);
         Kill { at, hold_at: begin + part }
     };
@@ -172,8 +186,27 @@ struct Shop {
 }
 
 enum Says {
-    Handled(u64),
+    Handled(Progress),
     Held,
+}
+
+/// How far a shop has come, and what it costs.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Progress {
+    pub(crate) handled: u64,
+    pub(crate) peak_rss_mib: u64,
+    pub(crate) loaded: u64,
+}
+
+impl Progress {
+    /// The most of both, whatever was handled.
+    fn most(self, other: Progress) -> Progress {
+        Progress {
+            handled: other.handled,
+            peak_rss_mib: self.peak_rss_mib.max(other.peak_rss_mib),
+            loaded: self.loaded.max(other.loaded),
+        }
+    }
 }
 
 impl Shop {
@@ -201,16 +234,20 @@ impl Shop {
     }
 
     /// Kills the shop when it has handled so many orders. Returns how many it had.
-    fn kill_at(&mut self, at: u64, mut show: impl FnMut(u64)) -> Result<u64, RunError> {
-        let mut handled = 0;
+    fn kill_at(&mut self, at: u64, mut show: impl FnMut(Progress)) -> Result<u64, RunError> {
+        let (mut handled, mut held) = (0, false);
         loop {
-            match self.says.recv_timeout(SILENCE) {
-                Ok(Says::Handled(now)) => handled = now,
-                Ok(Says::Held) => break,
+            match self.says.recv_timeout(if held { QUIET } else { SILENCE }) {
+                Ok(Says::Handled(now)) => {
+                    handled = now.handled;
+                    show(now);
+                }
+                Ok(Says::Held) => held = true,
+                // where orders are lost, the count that is waited for never comes
+                Err(mpsc::RecvTimeoutError::Timeout) if held => break,
                 Err(mpsc::RecvTimeoutError::Timeout) => return Err(RunError::Stuck),
                 Err(mpsc::RecvTimeoutError::Disconnected) => return Err(self.ended()),
             }
-            show(handled);
             if handled >= at {
                 break;
             }
@@ -222,7 +259,7 @@ impl Shop {
     }
 
     /// Waits until the shop has ended.
-    fn finish(mut self, mut show: impl FnMut(u64)) -> Result<(), RunError> {
+    fn finish(mut self, mut show: impl FnMut(Progress)) -> Result<(), RunError> {
         loop {
             match self.says.recv_timeout(SILENCE) {
                 Ok(Says::Handled(now)) => show(now),
@@ -253,9 +290,11 @@ impl Drop for Shop {
 
 impl Says {
     fn read(line: &str) -> Option<Self> {
-        match line.split_once(' ') {
-            Some(("handled", number)) => number.parse().ok().map(Says::Handled),
-            _ => (line == "held").then_some(Says::Held),
-        }
+        let Some(numbers) = line.strip_prefix("handled ") else {
+            return (line == "held").then_some(Says::Held);
+        };
+        let mut numbers = numbers.split(' ').map(|number| number.parse().ok());
+        let mut next = || numbers.next().flatten();
+        Some(Says::Handled(Progress { handled: next()?, peak_rss_mib: next()?, loaded: next()? }))
     }
 }

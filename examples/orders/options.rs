@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 pub(crate) const HELP: &str = "\
-Sends orders through durable actors, kills the process at random moments, and audits every order.
+Publishes orders to durable subscribers, kills the process at random moments, and audits every order.
 
 Usage: orders [OPTIONS]
 
@@ -16,10 +16,11 @@ Usage: orders [OPTIONS]
   --kills N            how often the process is killed (default: 3)
   --json               print one JSON object instead of the summary: orders, cds, cents, customers, lost,
                        applied_twice, notified_missing, kills, handled_at_kill, reruns,
-                       notified_repeated, malformed, seconds
+                       notified_repeated, malformed, seconds, peak_rss_mib, loaded_max,
+                       analytics_orders
   --break-guard ack    acknowledge the input before the turn is committed: orders are lost,
                        and the audit fails
-  --break-guard dedup  send past the turn, without a dedup id: orders are applied twice,
+  --break-guard dedup  publish past the turn: orders are applied twice,
                        and the audit fails
   --help               print this
 
@@ -46,7 +47,7 @@ pub(crate) struct Options {
 pub(crate) enum Guard {
     /// The position in the input is part of the turn.
     Ack,
-    /// The slices are part of the turn (or would have to carry a dedup id).
+    /// The events are part of the turn.
     Dedup,
 }
 
@@ -65,7 +66,7 @@ pub(crate) struct Part {
     pub(crate) data: PathBuf,
     /// The how manieth shop it is.
     pub(crate) run: u64,
-    /// A shop that is to be killed sends no more than this many orders on, so that it cannot end before.
+    /// A shop that is to be killed takes no more than this many orders in, so that it cannot end before.
     pub(crate) hold_at: Option<u64>,
 }
 

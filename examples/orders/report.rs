@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::audit::Findings;
+use super::killer::Progress;
 use super::options::{Guard, Options};
 
 /// Malformed lines and problems that are printed; the rest is counted.
@@ -26,6 +27,11 @@ pub(crate) struct Report {
     notified_repeated: u64,
     malformed: u64,
     seconds: f64,
+    /// The most memory that one of the shops took, and the most customers that were loaded in it.
+    peak_rss_mib: u64,
+    loaded_max: u64,
+    /// Orders that came to the subscriber who joined last.
+    analytics_orders: u64,
     #[serde(skip)]
     malformed_lines: Vec<String>,
     #[serde(skip)]
@@ -33,7 +39,7 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    pub(crate) fn new(findings: Findings, handled_at_kill: Vec<u64>, took: Duration) -> Self {
+    pub(crate) fn new(findings: Findings, handled_at_kill: Vec<u64>, took: Duration, most: Progress) -> Self {
         Report {
             orders: findings.orders,
             cds: findings.cds,
@@ -48,6 +54,9 @@ impl Report {
             notified_repeated: findings.notified_repeated,
             malformed: findings.malformed,
             seconds: (took.as_secs_f64() * 100.0).round() / 100.0,
+            peak_rss_mib: most.peak_rss_mib,
+            loaded_max: most.loaded,
+            analytics_orders: findings.analytics_orders,
             malformed_lines: findings.malformed_lines,
             problems: findings.problems,
         }
@@ -78,6 +87,8 @@ impl Report {
         println!("  {} turns were run again", self.reruns);
         println!("applied: {} orders lost, {} twice", self.lost, self.applied_twice);
         println!("notified: {} missing, {} repeated", self.notified_missing, self.notified_repeated);
+        println!("analytics joined last, and got {} orders", self.analytics_orders);
+        println!("memory: {} MiB at most, {} customers loaded", self.peak_rss_mib, self.loaded_max);
         println!("malformed lines: {}, kept in the dead letters", self.malformed);
         let verdict = if self.holds() { "The audit holds." } else { "THE AUDIT FAILS." };
         match broken {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::list::Contains;
 use super::message::{Actor, Message};
-use crate::durable::check_name;
+use crate::durable::{check_address, check_name};
 use crate::error::BadName;
 
 /// Something that takes messages of type `M`, whatever else it takes. Named only in `Address<dyn Accepts<M>>`.
@@ -103,7 +103,7 @@ impl<A: ?Sized> Serialize for Address<A> {
 impl<'de, A: ?Sized> Deserialize<'de> for Address<A> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let (name, actor) = <(String, String)>::deserialize(deserializer)?;
-        check_name(&name).map_err(D::Error::custom)?;
+        check_address(&name).map_err(D::Error::custom)?;
         check_name(&actor).map_err(D::Error::custom)?;
         Ok(Address { name, actor, _actor: PhantomData })
     }

@@ -10,18 +10,25 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::address::{Accepts, Address};
+use super::ask::ASK_TIMEOUT;
+use super::batch::About;
+use super::failure::Failure;
 use super::handle::{ActorRef, Recipient};
 use super::list::Contains;
 use super::mailbox::{Control, Head};
 use super::message::{Actor, Message};
 use super::options::{Sealing, SendOptions, When, derived_id};
 use super::runtime::Runtime;
-use super::send::ASK_TIMEOUT;
+use super::send::Kind;
+use super::solo::Pass;
 use super::state::{StateRef, WorkingCopy};
+use super::turn::panic_text;
+use super::watch::{Terminated, Told};
+use super::watchdog::{Broken, Pulse};
 use crate::clock::{Deadline, Timestamp};
 use crate::codec;
 use crate::durable::{Burial, CommitRefused, DeadLetters, Mark, Outcome, Reason, Scheduled, marks};
-use crate::envelope::{self, Headers, MessageId};
+use crate::envelope::{self, Headers, MessageId, ORDER_KEY};
 use crate::error::{AskError, Refused};
 use crate::store::{Batch, Condition, Limits, LogId, MailboxId, Origin, StoreError, Urgency, keys};
 
@@ -58,11 +65,26 @@ pub struct Context<A: Actor> {
     mailbox: MailboxId,
     name: Arc<str>,
     head: Head,
+    from: Option<FromTopic>,
     attempt: u32,
     pub(crate) effects: Effects,
     pub(crate) copy: WorkingCopy,
+    /// How many turns of this mailbox can run at once.
+    workers: usize,
     control: watch::Receiver<Control>,
+    pass: Pass,
+    pulse: Arc<Pulse>,
     _actor: PhantomData<fn(A)>,
+}
+
+/// Where an event comes from; see [`Context::topic`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FromTopic {
+    /// The topic's name.
+    pub topic: Arc<str>,
+    /// The event's sequence number in it.
+    pub sequence: u64,
 }
 
 /// What a turn will have done, once it is committed.
@@ -76,12 +98,15 @@ pub(crate) struct Effects {
     read: Vec<(MailboxId, [u8; 16], Mark)>,
     /// Sends so far: what their ids are derived from.
     ordinal: u32,
+    /// Whom to watch, and how.
+    watches: Vec<(String, Told)>,
 }
 
 struct Outgoing {
     id: MessageId,
     mailbox: String,
     actor: String,
+    kind: Kind,
     lane: u8,
     due: Option<Timestamp>,
     dedup_id: Option<String>,
@@ -131,25 +156,39 @@ pub(crate) struct Turn<'a> {
     pub(crate) mailbox: MailboxId,
     pub(crate) name: &'a Arc<str>,
     pub(crate) head: Head,
+    pub(crate) from: Option<FromTopic>,
     pub(crate) attempt: u32,
     pub(crate) copy: WorkingCopy,
+    pub(crate) workers: usize,
     pub(crate) control: watch::Receiver<Control>,
+    pub(crate) pass: Pass,
+    pub(crate) pulse: Arc<Pulse>,
 }
 
 impl<A: Actor> Context<A> {
     pub(crate) fn new(turn: Turn<'_>) -> Self {
-        let Turn { runtime, mailbox, name, head, attempt, copy, control } = turn;
+        let Turn { runtime, mailbox, name, head, from, attempt, copy, workers, control, pass, pulse } = turn;
         Context {
             runtime: runtime.clone(),
             mailbox,
             name: name.clone(),
             head,
+            from,
             attempt,
             effects: Effects::default(),
             copy,
+            workers,
             control,
+            pass,
+            pulse,
             _actor: PhantomData,
         }
+    }
+
+    /// The topic this event comes from, and its sequence number there; none for what was sent to the actor itself, for an event
+    /// that was tried [later](crate::OnMessage::RetryLater) or put back from the dead letters, and in batches.
+    pub fn topic(&self) -> Option<&FromTopic> {
+        self.from.as_ref()
     }
 
     /// Sends a message as part of the turn: it is accepted if and when the turn is committed, never refused by the target's
@@ -185,23 +224,29 @@ impl<A: Actor> Context<A> {
         message: M,
         options: &SendOptions,
     ) -> Result<MessageId, Refused> {
-        let (mailbox, actor) = to.place();
-        let id = self.next_id::<M>(mailbox);
+        self.collect(to.place(), Kind::Mailbox, &message, options)
+    }
+
+    /// Adds to what the turn sends, if it is committed.
+    pub(crate) fn collect<M: Message>(
+        &mut self,
+        (name, owner): (&str, &str),
+        kind: Kind,
+        message: &M,
+        options: &SendOptions,
+    ) -> Result<MessageId, Refused> {
+        let id = self.next_id::<M>(name);
         let now = self.runtime.ledger.clock().now();
-        let sealing = Sealing {
-            id,
-            kind: self.runtime.kind_of(&message)?,
-            options,
-            now,
-            asks: false,
-            mark: options.dedup_id.as_deref().map(marks::hash),
-        };
+        let mark = kind.reply_mark(options);
+        let stored = self.runtime.kind_of(message)?;
+        let sealing = Sealing { id, kind: stored, options, now, asks: false, mark };
         let start = self.effects.sealed.len();
-        sealing.seal(&self.runtime, &message, &mut self.effects.sealed)?;
+        sealing.seal(&self.runtime, message, &mut self.effects.sealed)?;
         self.effects.outgoing.push(Outgoing {
             id: MessageId::of(id),
-            mailbox: mailbox.to_owned(),
-            actor: actor.to_owned(),
+            mailbox: name.to_owned(),
+            actor: owner.to_owned(),
+            kind,
             lane: options.priority.lane(),
             due: options.due.map(|due| due.at(now)),
             dedup_id: options.dedup_id.clone(),
@@ -243,7 +288,7 @@ impl<A: Actor> Context<A> {
             Ok(target) => target,
             Err(why) => return Err(AskError::Refused { message, why }),
         };
-        let Some(asking) = self.runtime.begin_asking(self.mailbox, target) else {
+        let Some(asking) = self.runtime.begin_asking(self.mailbox, self.workers, target) else {
             let why = Refused::AskCycle { mailbox: mailbox.to_owned() };
             return Err(AskError::Refused { message, why });
         };
@@ -252,12 +297,14 @@ impl<A: Actor> Context<A> {
         if let Err(why) = self.send_ask(target, hash, sent, end).await {
             return Err(AskError::Refused { message, why });
         }
-        let kept = self.runtime.kept_reply_in_turn(target, hash, id);
-        let Some(kept) = end.limit(kept).await else {
+        let unknown = |why| AskError::Unknown { id, why };
+        self.pass.step_aside().await.map_err(unknown)?;
+        let kept = end.limit(self.runtime.kept_reply_in_turn(target, hash, id)).await;
+        self.pass.come_back().await.map_err(unknown)?;
+        let Some(kept) = kept else {
             return Err(AskError::TimedOut { id, after: time });
         };
         drop(asking);
-        let unknown = |why| AskError::Unknown { id, why };
         let (outcome, _) = kept.map_err(unknown)?;
         if let Some(mark) = self.runtime.ledger.mark(target, hash).await.map_err(unknown)? {
             self.effects.read.push((target, hash, mark));
@@ -265,7 +312,7 @@ impl<A: Actor> Context<A> {
         match outcome {
             Outcome::Replied(bytes) => codec::decode(&bytes).map_err(|why| AskError::Undecodable { id, why }),
             Outcome::Dead(why) => Err(AskError::Failed { id, why }),
-            Outcome::Pending => Err(AskError::NoReply { id }),
+            Outcome::Pending | Outcome::Published(_) => Err(AskError::NoReply { id }),
         }
     }
 
@@ -329,6 +376,31 @@ impl<A: Actor> Context<A> {
         derived_id(self.head.id, ordinal, mailbox, M::NAME)
     }
 
+    /// Has this actor told when `target` has ended for good, that is, is not started again by its supervisor: with a
+    /// [`Terminated`] message, which must be among its `Messages`. If it does not run, and no supervisor is about to start it
+    /// again, that is told at once.
+    ///
+    /// The watch begins when the turn is committed, is over once it has been told, and ends with the run of this actor: watch again
+    /// in [`started`](Actor::started). The end of the system, and a crash, are told to nobody.
+    pub fn watch<B: Actor, I>(&mut self, target: &Address<B>)
+    where
+        A::Messages: Contains<Terminated, I>,
+    {
+        self.effects.watches.push((target.name.clone(), Told::Message));
+    }
+
+    /// Takes back a [`watch`](Context::watch) or a [`link`](Context::link), at once.
+    pub fn unwatch<B: Actor>(&mut self, target: &Address<B>) {
+        self.effects.watches.retain(|(name, _)| *name != target.name);
+        self.runtime.unwatch(&self.name, &target.name);
+    }
+
+    /// Binds this actor's life to that of `target`: when it has ended abnormally, or does not run, this one ends as failed after
+    /// the turn that runs, and its supervisor does what it does then. Otherwise as [`watch`](Context::watch).
+    pub fn link<B: Actor>(&mut self, target: &Address<B>) {
+        self.effects.watches.push((target.name.clone(), Told::Pact));
+    }
+
     /// Puts bytes that cannot be handled into the dead letters, as part of the turn.
     pub fn bury(&mut self, bytes: impl Into<Vec<u8>>, reason: impl Into<String>) {
         self.effects.buried.push((bytes.into(), reason.into()));
@@ -345,6 +417,43 @@ impl<A: Actor> Context<A> {
     /// The store failed.
     pub async fn durable(&self) -> Result<(), StoreError> {
         self.runtime.ledger.store().durable_now().await
+    }
+
+    /// Runs what blocks its thread, such as work for the processor or calls that wait, on a thread of its own, and gives its value.
+    ///
+    /// When the turn is thrown away meanwhile, by its timeout or the end of the actor, the closure still runs to its end: nothing
+    /// ends it. The message is not tried again, nor is another handled, before it has; an end of the system that does not wait so
+    /// long says so in [`ShutdownError::Stuck`](crate::ShutdownError::Stuck).
+    ///
+    /// ```
+    #[doc = include_str!("../example-prelude.txt")]
+    /// struct Primes;
+    /// impl Actor for Primes {
+    ///     const NAME: &'static str = "primes";
+    ///     type Messages = (Add,);
+    /// }
+    /// impl Handler<Add> for Primes {
+    ///     async fn handle(&mut self, add: Add, ctx: &mut Context<Self>) -> Result<u64, Failure> {
+    ///         let is_prime = move |n: &u64| (2..*n).all(|d| !n.is_multiple_of(d));
+    ///         Ok(ctx.blocking(move || (2..add.amount).filter(is_prime).count() as u64).await?)
+    ///     }
+    /// }
+    /// # let system = System::builder().open_in_memory().await?;
+    /// # let primes = system.spawn("primes", || Primes).await?;
+    /// assert_eq!(primes.ask(Add { amount: 100 }).await?, 25);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// The closure panicked, or the runtime ends.
+    pub async fn blocking<T: Send + 'static>(
+        &self,
+        run: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Failure> {
+        self.pulse.clone().blocking(run).await.map_err(|broken| match broken {
+            Broken::Panicked(panic) => Failure::panicked(panic_text(&*panic)),
+            Broken::Ending => Failure::new("the runtime ends").release(),
+        })
     }
 
     /// Which attempt this is, from 1.
@@ -372,6 +481,11 @@ impl<A: Actor> Context<A> {
         &self.head.headers
     }
 
+    /// The message's [key](crate::Tell::key), if it has one.
+    pub fn key(&self) -> Option<&str> {
+        self.head.headers.get(ORDER_KEY)
+    }
+
     /// The actor's name.
     pub fn name(&self) -> &str {
         &self.name
@@ -389,7 +503,12 @@ impl<A: Actor> Context<A> {
 
     /// A key that is the same whenever this message is handled again: for calls to the outside world that take one.
     pub fn idempotency_key(&self, label: &str) -> String {
-        uuid::Uuid::new_v5(&self.head.id.uuid(), label.as_bytes()).to_string()
+        self.head.id.key_for(label)
+    }
+
+    /// What a handler of batches may know of the message.
+    pub(super) fn about(&self) -> About {
+        self.head.about(self.attempt)
     }
 
     /// Resolves when the actor is asked to end: a long handler should come to a good place and return.
@@ -415,9 +534,13 @@ impl<A: Actor> Context<A> {
             mailbox: 1,
             name: &"test".into(),
             head,
+            from: None,
             attempt: 1,
-            copy: WorkingCopy::new(Default::default()),
+            copy: WorkingCopy::new(Default::default(), false),
+            workers: 1,
             control: watch::Sender::new(Control::Run).subscribe(),
+            pass: Pass::default(),
+            pulse: Pulse::for_test(),
         })
     }
 }
@@ -448,7 +571,8 @@ impl Effects {
             let log = LogId { mailbox: target, lane: outgoing.lane };
             match outgoing.due {
                 Some(due) => {
-                    let scheduled = Scheduled { target: log, envelope: sealed.to_vec() };
+                    let is_event = outgoing.kind == Kind::Topic;
+                    let scheduled = Scheduled { target: log, envelope: sealed.to_vec(), is_event };
                     scheduled.put(due, outgoing.id, batch)?;
                 }
                 None => {
@@ -458,6 +582,13 @@ impl Effects {
                     })?;
                     targets.push(target);
                 }
+            }
+            // behind what it marks, whose place it may remember
+            if let Some(dedup_id) = &outgoing.dedup_id
+                && let Some(mark) = marked.get(&(target, marks::hash(dedup_id)))
+            {
+                let is_delayed = outgoing.due.is_some();
+                outgoing.kind.put_mark(mark.clone(), dedup_id, is_delayed, log, batch)?;
             }
         }
         self.settle_buried(turn, batch)?;
@@ -470,46 +601,41 @@ impl Effects {
         Ok(targets)
     }
 
+    /// Begins the watches of a committed turn.
+    pub(crate) async fn watch(&self, runtime: &Runtime, watcher: &Arc<str>) {
+        for (target, told) in &self.watches {
+            runtime.watch(watcher, target, *told).await;
+        }
+    }
+
     /// Whether this turn puts something on the schedule.
     pub(crate) fn schedules(&self) -> bool {
         self.outgoing.iter().any(|outgoing| outgoing.due.is_some())
     }
 
-    /// Whether a message with the same dedup id was accepted before; if not, remembers this one.
+    /// Whether a message with the same dedup id was accepted before; if not, `marked` remembers this one.
     async fn is_duplicate(
         &self,
         turn: &Settling<'_>,
         outgoing: &Outgoing,
         target: MailboxId,
         sealed: &[u8],
-        marked: &mut HashMap<Vec<u8>, Mark>,
+        marked: &mut HashMap<(MailboxId, [u8; 16]), Mark>,
         batch: &mut Batch,
     ) -> Result<bool, Refused> {
         let Some(dedup_id) = &outgoing.dedup_id else { return Ok(false) };
-        let now = turn.runtime.ledger.clock().now();
         let hash = marks::hash(dedup_id);
-        let key = keys::mark(target, hash);
         let payload = envelope::open(sealed).map(|opened| marks::payload_hash(opened.name, opened.body));
         let payload = payload.unwrap_or_default();
-        let is_first = |first: &Mark| match first.payload == payload {
-            true => Ok(true),
-            false => Err(Refused::DedupConflict { dedup_id: dedup_id.clone(), first: first.id }),
-        };
-        if let Some(first) = marked.get(&key) {
-            return is_first(first);
+        if let Some(first) = marked.get(&(target, hash)) {
+            return first.clone().answers(dedup_id, payload).map(|_| true);
         }
-        let (stored, seen) = turn.runtime.ledger.get_seen(key.clone()).await?;
-        match stored.map(|bytes| Mark::decode(&bytes)).transpose()? {
-            Some(mark) if !mark.is_over(now) => return is_first(&mark),
-            Some(old) => {
-                batch.require(Condition::Present { key: key.clone(), seen: Some(seen) });
-                old.delete(target, hash, batch);
-            }
-            None => batch.require(Condition::Absent { key: key.clone(), seen: Some(seen) }),
+        let ledger = &turn.runtime.ledger;
+        if ledger.earlier(target, dedup_id, payload, batch).await?.is_some() {
+            return Ok(true);
         }
-        let mark = Mark { id: outgoing.id, payload, at: now, outcome: Outcome::Pending };
-        mark.put(target, hash, batch)?;
-        marked.insert(key, mark);
+        let (id, at) = (outgoing.id, ledger.clock().now());
+        marked.insert((target, hash), Mark { id, payload, at, outcome: Outcome::Pending });
         Ok(false)
     }
 

@@ -9,7 +9,7 @@ use std::error::Error;
 use std::fmt::{self, Display, Write};
 use std::time::Duration;
 
-use crate::policy::Wish;
+use crate::policy::{FailureClass, OnActor, Wish};
 
 /// Longest text kept of a failure, in bytes.
 pub(crate) const MAX_TEXT: usize = 4096;
@@ -41,6 +41,8 @@ const MAX_LINKS: usize = 32;
 pub struct Failure {
     text: String,
     wish: Wish,
+    class: FailureClass,
+    actor: Option<OnActor>,
 }
 
 impl Failure {
@@ -50,7 +52,7 @@ impl Failure {
         let mut short = Short::default();
         // a `Display` that fails has said what it could
         let _ = write!(short, "{text}");
-        Failure { text: short.text, wish: Wish::Retry }
+        Self::of(FailureClass::Error, short.text)
     }
 
     /// A failure that says what `error` and each of its sources say, `outer: inner: innermost`. At most 4 KiB
@@ -68,7 +70,21 @@ impl Failure {
             }
             next = source.source();
         }
-        Failure { text: short.text, wish: Wish::Retry }
+        Self::of(FailureClass::Error, short.text)
+    }
+
+    fn of(class: FailureClass, text: String) -> Self {
+        Failure { text, wish: Wish::Retry, class, actor: None }
+    }
+
+    /// The handler panicked.
+    pub(crate) fn panicked(text: String) -> Self {
+        Failure { class: FailureClass::Panic, ..Self::new(text) }
+    }
+
+    /// The turn took longer than its mailbox allows.
+    pub(crate) fn timed_out(text: String) -> Self {
+        Failure { class: FailureClass::Timeout, ..Self::new(text) }
     }
 
     /// No further attempt is made: the message becomes a dead letter.
@@ -90,6 +106,19 @@ impl Failure {
         Failure { wish: Wish::Release, ..self }
     }
 
+    /// The actor ends, and its mail waits, this message first, until somebody starts it again: its supervisor, if it has one.
+    /// See [`OnActor::Stop`].
+    #[must_use]
+    pub fn stop_actor(self) -> Self {
+        Failure { actor: Some(OnActor::Stop), ..self }
+    }
+
+    /// The actor ends, and its supervisor fails too: the cause lies deeper than this actor. See [`OnActor::Escalate`].
+    #[must_use]
+    pub fn escalate(self) -> Self {
+        Failure { actor: Some(OnActor::Escalate), ..self }
+    }
+
     /// What went wrong.
     pub fn text(&self) -> &str {
         &self.text
@@ -97,6 +126,15 @@ impl Failure {
 
     pub(crate) fn wish(&self) -> Wish {
         self.wish
+    }
+
+    pub(crate) fn class(&self) -> FailureClass {
+        self.class
+    }
+
+    /// What the handler asked for as to the actor.
+    pub(crate) fn on_actor(&self) -> Option<OnActor> {
+        self.actor
     }
 
     pub(crate) fn into_text(self) -> String {

@@ -10,14 +10,16 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::address::Address;
+use super::ask::Ask;
+use super::life::{Exit, Life};
 use super::list::Contains;
 use super::mailbox::{Control, Mailbox};
 use super::message::{Actor, Message};
 use super::options::SendOptions;
 use super::receipt::Receipt;
 use super::runtime::Runtime;
-use super::send::{Ask, Tell};
 use super::state::{Cell, CellMap, MapKey};
+use super::tell::Tell;
 use crate::envelope::MessageId;
 use crate::error::{AskError, SendError, StateError};
 use crate::store::keys;
@@ -139,6 +141,11 @@ impl<A: Actor> ActorRef<A> {
         self.mailbox.running_now()
     }
 
+    /// Whether its handler does not yield: see [`SystemBuilder::stuck_after`](crate::SystemBuilder::stuck_after). Its mail waits then.
+    pub fn is_stuck(&self) -> bool {
+        self.mailbox.stuck.load(std::sync::atomic::Ordering::Acquire) > 0
+    }
+
     /// Messages waiting in the mailbox; scheduled ones are not among them.
     pub fn waiting(&self) -> u64 {
         self.runtime.ledger.store().depth(self.mailbox.id).map_or(0, |(count, _)| count)
@@ -161,24 +168,27 @@ impl<A: Actor> ActorRef<A> {
     }
 
     async fn end(&self, control: Control) {
-        let mut running = self.mailbox.running.subscribe();
-        if !*running.borrow_and_update() {
+        let mut life = self.mailbox.life.subscribe();
+        if !life.borrow_and_update().is_running() {
             return;
         }
         let mut asked = self.mailbox.control.subscribe();
         self.mailbox.control.send_modify(|now| *now = control.max(*now));
         // a start takes the request back: by then the actor it was meant for has ended
         tokio::select! {
-            _ = running.wait_for(|running| !running) => {}
+            _ = life.wait_for(|life| !life.is_running()) => {}
             _ = asked.wait_for(|now| *now < control) => {}
         }
     }
 
-    /// Waits until the actor is not running.
-    pub async fn ended(&self) {
-        let mut running = self.mailbox.running.subscribe();
+    /// Waits until the actor is not running, and tells why it ended; none if it was never started in this process.
+    pub async fn ended(&self) -> Option<Exit> {
+        let mut life = self.mailbox.life.subscribe();
         // the mailbox, and so the sender, is held by self
-        let _ = running.wait_for(|running| !running).await;
+        match life.wait_for(|life| !life.is_running()).await.as_deref() {
+            Ok(Life::Ended(exit)) => Some(exit.clone()),
+            _ => None,
+        }
     }
 
     /// The value of one of the actor's cells as last committed; no message is sent. What it returns is on disk, synced.

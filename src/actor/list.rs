@@ -7,15 +7,20 @@
 //!   [`List::decode`] and [`Contains::PLACE`] count alike.
 //! - Nothing outside this crate implements these traits: their methods name types that cannot be named there.
 
+use std::any::Any;
 use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
+use std::panic::AssertUnwindSafe;
 
+use super::batch::{About, Item, check_count};
 use super::context::Context;
 use super::failure::Failure;
 use super::message::{Actor, Handler, Message, Stored, Undecodable};
 use super::reply::{Answered, Asker, KeepReply, ReplySlot};
+use super::turn::panic_text;
 use crate::codec;
+use crate::envelope::Envelope;
 
 /// The list of what `A` handles: a message, or a tuple of up to 16, which may be nested. Each needs a
 /// [`Handler`] on `A`.
@@ -33,6 +38,17 @@ pub trait MessageList<A: Actor>: List {
         ctx: &mut Context<A>,
         keep: KeepReply,
     ) -> impl Future<Output = Result<Answered, Failure>> + Send;
+
+    /// Whether it is one message, with a [`BatchHandler`](super::batch::BatchHandler).
+    #[doc(hidden)]
+    const BATCHES: bool;
+
+    #[doc(hidden)]
+    fn dispatch_batch(
+        batch: Vec<InBatch<Self::Sum>>,
+        actor: &mut A,
+        ctx: &mut Context<A>,
+    ) -> impl Future<Output = Result<Vec<Result<Answered, Failure>>, Failure>> + Send;
 }
 
 impl<A: Actor, L: List + Dispatch<A, <L as List>::Form>> MessageList<A> for L {
@@ -43,6 +59,16 @@ impl<A: Actor, L: List + Dispatch<A, <L as List>::Form>> MessageList<A> for L {
         keep: KeepReply,
     ) -> impl Future<Output = Result<Answered, Failure>> + Send {
         <L as Dispatch<A, L::Form>>::run(sum, actor, ctx, keep)
+    }
+
+    const BATCHES: bool = <L as Dispatch<A, L::Form>>::BATCHES;
+
+    fn dispatch_batch(
+        batch: Vec<InBatch<L::Sum>>,
+        actor: &mut A,
+        ctx: &mut Context<A>,
+    ) -> impl Future<Output = Result<Vec<Result<Answered, Failure>>, Failure>> + Send {
+        <L as Dispatch<A, L::Form>>::run_batch(batch, actor, ctx)
     }
 }
 
@@ -81,6 +107,8 @@ pub trait List: 'static {
     fn decode(place: usize, stored: Stored<'_>) -> Option<Result<Self::Sum, Undecodable>>;
     /// The place of what `sum` holds.
     fn place(sum: &Self::Sum) -> usize;
+    /// The message in it.
+    fn message(sum: &Self::Sum) -> &dyn Any;
     /// Who waits for the reply.
     fn asker(sum: &Self::Sum) -> Option<Asker>;
     /// Lets `asker` have the reply, in a message that was decoded again for another attempt.
@@ -99,6 +127,33 @@ pub trait Dispatch<A: Actor, F>: List {
         ctx: &mut Context<A>,
         keep: KeepReply,
     ) -> impl Future<Output = Result<Answered, Failure>> + Send;
+
+    /// See [`MessageList::BATCHES`].
+    const BATCHES: bool = false;
+
+    /// Hands several messages to their handler at once.
+    fn run_batch(
+        _batch: Vec<InBatch<Self::Sum>>,
+        _actor: &mut A,
+        _ctx: &mut Context<A>,
+    ) -> impl Future<Output = Result<Vec<Result<Answered, Failure>>, Failure>> + Send {
+        // refused when the actor was started
+        async { Err(Failure::new("this actor has no handler of batches").terminal()) }
+    }
+}
+
+/// One message of a batch: its sum, what its handler may know of it, and whether its reply is kept.
+pub struct InBatch<S> {
+    pub(crate) sum: S,
+    pub(crate) about: About,
+    pub(crate) keep: KeepReply,
+}
+
+impl<S> InBatch<S> {
+    fn map<T>(self, map: impl FnOnce(S) -> T) -> InBatch<T> {
+        let InBatch { sum, about, keep } = self;
+        InBatch { sum: map(sum), about, keep }
+    }
 }
 
 /// The form of a list that is one message.
@@ -184,15 +239,7 @@ impl<A: Actor> Decoder<A> {
         body: &[u8],
     ) -> Result<SumOf<A>, Undecodable> {
         let place = self.find(name).ok_or_else(|| unknown(name))?;
-        let kind = &self.kinds[place];
-        if version > kind.version {
-            let name = name.to_owned();
-            return Err(Undecodable::NewerVersion { name, stored: version, known: kind.version });
-        }
-        if version == kind.version && shape != kind.shape && shape != UNTRACED && kind.shape != UNTRACED {
-            let name = name.to_owned();
-            return Err(Undecodable::ChangedShape { name, version, stored: shape, now: kind.shape });
-        }
+        self.kinds[place].check(version, shape)?;
         A::Messages::decode(place, Stored::new(name, version, body)).ok_or_else(|| unknown(name))?
     }
 
@@ -206,6 +253,33 @@ impl<A: Actor> fmt::Debug for Decoder<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Decoder").field("kinds", &self.kinds).finish()
     }
+}
+
+impl MessageKind {
+    /// Refuses what was stored as something this program cannot read.
+    fn check(&self, version: u32, shape: u32) -> Result<(), Undecodable> {
+        let name = || self.name.to_owned();
+        if version > self.version {
+            return Err(Undecodable::NewerVersion { name: name(), stored: version, known: self.version });
+        }
+        if version == self.version && shape != self.shape && shape != UNTRACED && self.shape != UNTRACED {
+            return Err(Undecodable::ChangedShape { name: name(), version, stored: shape, now: self.shape });
+        }
+        Ok(())
+    }
+}
+
+/// One stored message of a known type, decoded or upcast.
+pub(crate) fn read<M: Message>(kind: &MessageKind, stored: &Envelope<'_>) -> Result<M, Undecodable> {
+    if stored.name != kind.name {
+        return Err(unknown(stored.name));
+    }
+    kind.check(stored.version, stored.shape)?;
+    let body = Stored::new(stored.name, stored.version, stored.body);
+    // user code: an upcast may panic, and so may a `Deserialize`
+    let read = || if stored.version == M::VERSION { body.decode() } else { M::upcast(body) };
+    std::panic::catch_unwind(AssertUnwindSafe(read))
+        .unwrap_or_else(|panic| Err(body.malformed(panic_text(&*panic))))
 }
 
 fn unknown(name: &str) -> Undecodable {
@@ -246,6 +320,10 @@ impl<M: Message> List for M {
         0
     }
 
+    fn message(held: &Held<M>) -> &dyn Any {
+        &held.message
+    }
+
     fn asker(held: &Held<M>) -> Option<Asker> {
         held.reply.as_ref().map(ReplySlot::asker)
     }
@@ -264,6 +342,26 @@ impl<A: Handler<M>, M: Message> Dispatch<A, Leaf> for M {
     ) -> Result<Answered, Failure> {
         let reply = actor.handle(held.message, ctx).await?;
         Answered::new(reply, held.reply, keep)
+    }
+
+    const BATCHES: bool = <A as Handler<M>>::BATCHES;
+
+    async fn run_batch(
+        batch: Vec<InBatch<Held<M>>>,
+        actor: &mut A,
+        ctx: &mut Context<A>,
+    ) -> Result<Vec<Result<Answered, Failure>>, Failure> {
+        let (mut items, mut waiting) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
+        for InBatch { sum, about, keep } in batch {
+            items.push(Item::new(sum.message, about));
+            waiting.push((sum.reply, keep));
+        }
+        let outcomes = actor.handle_batch_hidden(items, ctx).await?;
+        check_count(waiting.len(), outcomes.len())?;
+        let answer = |(outcome, (slot, keep)): (Result<M::Reply, Failure>, _)| {
+            outcome.and_then(|reply| Answered::new(reply, slot, keep))
+        };
+        Ok(outcomes.into_iter().zip(waiting).map(answer).collect())
     }
 }
 
@@ -336,6 +434,12 @@ macro_rules! tuple {
                 }
             }
 
+            fn message(sum: &Self::Sum) -> &dyn Any {
+                match sum {
+                    $($Sum::$T(one) => $T::message(one)),+
+                }
+            }
+
             fn asker(sum: &Self::Sum) -> Option<Asker> {
                 match sum {
                     $($Sum::$T(one) => $T::asker(one)),+
@@ -349,6 +453,13 @@ macro_rules! tuple {
             }
         }
 
+        $(element!($Sum $all $T $n);)+
+    };
+}
+
+macro_rules! dispatch {
+    // several messages are never handled in one call
+    ($Sum:ident $($T:ident)+) => {
         impl<A: Actor, $($T: MessageList<A>),+> Dispatch<A, Branch> for ($($T,)+) {
             async fn run(
                 sum: Self::Sum,
@@ -361,9 +472,30 @@ macro_rules! tuple {
                 }
             }
         }
-
-        $(element!($Sum $all $T $n);)+
     };
+}
+
+impl<A: Actor, T0: MessageList<A>> Dispatch<A, Branch> for (T0,) {
+    async fn run(
+        sum: Self::Sum,
+        actor: &mut A,
+        ctx: &mut Context<A>,
+        keep: KeepReply,
+    ) -> Result<Answered, Failure> {
+        let Sum1::T0(one) = sum;
+        T0::dispatch(one, actor, ctx, keep).await
+    }
+
+    const BATCHES: bool = <T0 as MessageList<A>>::BATCHES;
+
+    fn run_batch(
+        batch: Vec<InBatch<Self::Sum>>,
+        actor: &mut A,
+        ctx: &mut Context<A>,
+    ) -> impl Future<Output = Result<Vec<Result<Answered, Failure>>, Failure>> + Send {
+        let inner = batch.into_iter().map(|one| one.map(|Sum1::T0(sum)| sum)).collect();
+        T0::dispatch_batch(inner, actor, ctx)
+    }
 }
 
 macro_rules! element {
@@ -410,6 +542,22 @@ tuples! {
     Sum15: T0 0 T1 1 T2 2 T3 3 T4 4 T5 5 T6 6 T7 7 T8 8 T9 9 T10 10 T11 11 T12 12 T13 13 T14 14;
     Sum16: T0 0 T1 1 T2 2 T3 3 T4 4 T5 5 T6 6 T7 7 T8 8 T9 9 T10 10 T11 11 T12 12 T13 13 T14 14 T15 15;
 }
+
+dispatch!(Sum2 T0 T1);
+dispatch!(Sum3 T0 T1 T2);
+dispatch!(Sum4 T0 T1 T2 T3);
+dispatch!(Sum5 T0 T1 T2 T3 T4);
+dispatch!(Sum6 T0 T1 T2 T3 T4 T5);
+dispatch!(Sum7 T0 T1 T2 T3 T4 T5 T6);
+dispatch!(Sum8 T0 T1 T2 T3 T4 T5 T6 T7);
+dispatch!(Sum9 T0 T1 T2 T3 T4 T5 T6 T7 T8);
+dispatch!(Sum10 T0 T1 T2 T3 T4 T5 T6 T7 T8 T9);
+dispatch!(Sum11 T0 T1 T2 T3 T4 T5 T6 T7 T8 T9 T10);
+dispatch!(Sum12 T0 T1 T2 T3 T4 T5 T6 T7 T8 T9 T10 T11);
+dispatch!(Sum13 T0 T1 T2 T3 T4 T5 T6 T7 T8 T9 T10 T11 T12);
+dispatch!(Sum14 T0 T1 T2 T3 T4 T5 T6 T7 T8 T9 T10 T11 T12 T13);
+dispatch!(Sum15 T0 T1 T2 T3 T4 T5 T6 T7 T8 T9 T10 T11 T12 T13 T14);
+dispatch!(Sum16 T0 T1 T2 T3 T4 T5 T6 T7 T8 T9 T10 T11 T12 T13 T14 T15);
 
 #[cfg(test)]
 mod tests {

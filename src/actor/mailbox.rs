@@ -13,6 +13,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, watch};
 
+use super::batch::About;
+use super::life::{Failed, Life};
 use super::list::{Decoder, SumOf};
 use super::message::Actor;
 use super::reply::{Asker, ReplyLost};
@@ -20,12 +22,12 @@ use super::runtime::AnyMailbox;
 use crate::clock::Timestamp;
 use crate::durable::Ledger;
 use crate::envelope::{self, Headers, MessageId};
-use crate::store::{LANES, LogId, MailboxId, Slice, StoreError};
+use crate::store::{LANES, LogId, MailboxId, Slice, StoreError, ViewOf, view};
 
 /// The most decoded messages of one priority held in memory.
 const WINDOW: usize = 1024;
 /// The most volatile messages waiting.
-const VOLATILE: usize = 4096;
+pub(super) const VOLATILE: usize = 4096;
 
 /// What a worker is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,13 +45,15 @@ pub(crate) enum Control {
 pub(crate) struct Mailbox<A: Actor> {
     pub(crate) id: MailboxId,
     pub(crate) name: Arc<str>,
-    pub(crate) decoder: Decoder<A>,
+    pub(crate) decoder: Arc<Decoder<A>>,
     pub(crate) bell: Arc<Notify>,
     /// One bit for each priority that got mail since the worker last took the bits.
     fresh: Arc<AtomicU8>,
     pub(crate) control: watch::Sender<Control>,
-    /// True while a worker reads this mailbox.
-    pub(crate) running: watch::Sender<bool>,
+    /// Whether a worker reads this mailbox; see [`Claim`](super::life::Claim).
+    pub(crate) life: watch::Sender<Life>,
+    /// Why the worker is to end as failed, if it is.
+    fails: Mutex<Option<Failed>>,
     quick: Mutex<Quick<A>>,
     /// Milliseconds, for each priority; an ask before this time would wait behind a message that is tried again then.
     blocked_until: [AtomicU64; LANES],
@@ -57,6 +61,8 @@ pub(crate) struct Mailbox<A: Actor> {
     any_cancelled: AtomicUsize,
     volatile_room: Notify,
     volatile_waiting: AtomicBool,
+    /// How many of its workers do not yield.
+    pub(crate) stuck: Arc<AtomicUsize>,
 }
 
 /// What lies in memory.
@@ -82,12 +88,26 @@ pub(crate) struct Head {
     pub(crate) headers: Headers,
 }
 
+impl Head {
+    /// What a handler of batches may know of the message.
+    pub(super) fn about(&self, attempt: u32) -> About {
+        About { id: self.id, attempt, sent_at: self.sent_at, headers: self.headers.clone() }
+    }
+}
+
 /// A message that is to be handled. Only what was read from a log has a place, and only what has a place can be settled.
 pub(crate) struct Letter<A: Actor> {
     pub(crate) place: Option<Place>,
     pub(crate) head: Head,
     pub(crate) body: Body<A>,
     pub(crate) asker: Option<Asker>,
+}
+
+impl<A: Actor> Letter<A> {
+    /// What it takes in its log, in bytes.
+    pub(super) fn bytes(&self) -> u64 {
+        self.place.map_or(0, |place| u64::from(place.len))
+    }
 }
 
 /// Where a message lies in its log.
@@ -108,7 +128,7 @@ impl<A: Actor> Mailbox<A> {
     pub(crate) fn new(
         id: MailboxId,
         name: Arc<str>,
-        decoder: Decoder<A>,
+        decoder: Arc<Decoder<A>>,
         bell: Arc<Notify>,
         fresh: Arc<AtomicU8>,
     ) -> Self {
@@ -124,13 +144,15 @@ impl<A: Actor> Mailbox<A> {
             bell,
             fresh,
             control: watch::Sender::new(Control::Run),
-            running: watch::Sender::new(false),
+            life: watch::Sender::new(Life::Unborn),
+            fails: Mutex::default(),
             quick: Mutex::new(quick),
             blocked_until: Default::default(),
             cancelled: Mutex::default(),
             any_cancelled: AtomicUsize::new(0),
             volatile_room: Notify::new(),
             volatile_waiting: AtomicBool::new(false),
+            stuck: Arc::default(),
         }
     }
 
@@ -139,7 +161,17 @@ impl<A: Actor> Mailbox<A> {
     }
 
     pub(crate) fn running_now(&self) -> bool {
-        *self.running.borrow()
+        self.life.borrow().is_running()
+    }
+
+    /// Whether mail came since the worker last looked.
+    pub(crate) fn has_fresh_mail(&self) -> bool {
+        self.fresh.load(Ordering::Acquire) != 0
+    }
+
+    /// Why the worker that was asked to end is to end as failed; none if it is not.
+    pub(super) fn fails(&self) -> Option<Failed> {
+        self.fails.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Queues a volatile message, or gives back what it would be made of when there is no room.
@@ -156,11 +188,6 @@ impl<A: Actor> Mailbox<A> {
         Ok(())
     }
 
-    /// The most volatile messages that may wait.
-    pub(crate) const fn volatile_limit() -> u64 {
-        VOLATILE as u64
-    }
-
     /// Notified when a volatile message was taken while somebody found no room.
     pub(crate) fn volatile_room(&self) -> &Notify {
         &self.volatile_room
@@ -173,6 +200,22 @@ impl<A: Actor> Mailbox<A> {
             self.volatile_room.notify_waiters();
         }
         Some(letter)
+    }
+
+    /// The letter at this place again, if it was not settled.
+    pub(crate) async fn letter_at(
+        &self,
+        place: Place,
+        ledger: &Ledger,
+    ) -> Result<Option<Letter<A>>, StoreError> {
+        let letters = ledger.letters(place.log, place.position, 1, 1).await?;
+        let here = letters.into_iter().find(|letter| letter.position == place.position);
+        Ok(here.map(|letter| from_log(self, letter)))
+    }
+
+    /// Puts a volatile message that was not handled back, to be the next.
+    pub(crate) fn put_back_volatile(&self, letter: Letter<A>) {
+        self.quick().volatile.push_front(letter);
     }
 
     /// Forgets who asks: the ask has ended.
@@ -197,9 +240,14 @@ impl<A: Actor> Mailbox<A> {
         letters.chain(on_disk).collect()
     }
 
+    /// Whether there are messages that were cancelled after they were sent, and not seen since.
+    pub(crate) fn has_cancelled(&self) -> bool {
+        self.any_cancelled.load(Ordering::Acquire) > 0
+    }
+
     /// Whether the message was cancelled after it was read.
     pub(crate) fn is_cancelled(&self, place: Place) -> bool {
-        self.any_cancelled.load(Ordering::Acquire) > 0 && {
+        self.has_cancelled() && {
             let cancelled = self.cancelled.lock().unwrap_or_else(PoisonError::into_inner);
             cancelled.contains(&(place.log, place.position))
         }
@@ -265,6 +313,15 @@ impl<A: Actor> AnyMailbox for Mailbox<A> {
         self.bell.notify_one();
     }
 
+    fn id(&self) -> MailboxId {
+        self.id
+    }
+
+    fn end_with(&self, why: Failed) {
+        *self.fails.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+        self.control.send_modify(|control| *control = (*control).max(Control::Stop));
+    }
+
     fn lose_asker(&self, id: MessageId) {
         if let Some((_, asker)) = self.quick().askers.remove(&id) {
             asker.lose(ReplyLost::Stopped);
@@ -281,14 +338,37 @@ impl<A: Actor> AnyMailbox for Mailbox<A> {
         }
     }
 
+    fn holds_mail(&self) -> bool {
+        !self.quick().volatile.is_empty()
+    }
+
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
         self
     }
 }
 
-/// A worker's place in its mailbox: what it took ahead, and where it reads on.
+/// What a worker looks for, each in an order of its own: mail of each priority, by its lane, and [events](EVENTS).
+pub(crate) const CLASSES: usize = LANES + 1;
+/// The class of what is shown from topics.
+pub(crate) const EVENTS: usize = LANES;
+/// The classes in the order in which they are looked for: events come after mail of normal priority, and before that of low.
+pub(crate) const IN_ORDER: [usize; CLASSES] = [0, 1, EVENTS, 2];
+
+impl Place {
+    /// The class of what lies here.
+    pub(crate) fn class(self) -> usize {
+        if self.log.is_shown() { EVENTS } else { usize::from(self.log.lane) }
+    }
+}
+
+/// A worker's place in its mailbox and in the topics it reads: what it took ahead, and where it reads on.
 pub(crate) struct Intake<A: Actor> {
     lanes: [Lane<A>; LANES],
+    shown: Vec<Shown<A>>,
+    /// The topic of which the next event is taken, in turn.
+    turn: usize,
+    /// The place in one of the topics was moved, and it is not read from there yet.
+    moved: bool,
 }
 
 struct Lane<A: Actor> {
@@ -299,14 +379,25 @@ struct Lane<A: Actor> {
     dry: bool,
 }
 
+/// A topic that is read through a view.
+struct Shown<A: Actor> {
+    view: ViewOf,
+    lane: Lane<A>,
+    /// Until when an event that is to be tried again holds up those behind it.
+    held: Option<Timestamp>,
+    /// The place was moved, and it is not read from there yet.
+    moved: bool,
+}
+
 /// How many letters are taken at once.
 const AT_ONCE: usize = 64;
 /// And how many bytes of them.
 const BYTES_AT_ONCE: usize = 1 << 20;
 
 impl<A: Actor> Intake<A> {
-    pub(crate) fn new() -> Self {
-        Intake { lanes: std::array::from_fn(|_| Lane { next: 0, ahead: VecDeque::new(), dry: false }) }
+    pub(crate) fn new(views: Vec<ViewOf>) -> Self {
+        let shown = views.into_iter().map(Shown::new).collect();
+        Intake { lanes: std::array::from_fn(|_| Lane::new()), shown, turn: 0, moved: false }
     }
 
     /// The bell rang: there may be more.
@@ -314,23 +405,67 @@ impl<A: Actor> Intake<A> {
         for lane in &mut self.lanes {
             lane.dry = false;
         }
+        for shown in self.shown.iter_mut().filter(|shown| !shown.moved) {
+            shown.lane.dry = false;
+        }
     }
 
-    /// As [`Intake::look_again`], for the priorities that got mail since this was last called. Without it a priority that was
-    /// found empty would be looked at again only when all of them are.
-    pub(crate) fn look_where_mail_came(&mut self, mailbox: &Mailbox<A>) {
-        if mailbox.fresh.load(Ordering::Relaxed) == 0 {
-            return;
+    /// As [`Intake::look_again`], for where something came since this was last called. Without it a priority that was found
+    /// empty would be looked at again only when all of them are.
+    ///
+    /// Gives the views of which nothing that was taken before is to be handled: they have ended, or their place was moved. One that
+    /// was moved is read again when none of its events is in somebody's hands any more: otherwise two might have the same.
+    pub(crate) fn look_where_mail_came(
+        &mut self,
+        mailbox: &Mailbox<A>,
+        ledger: &Ledger,
+        in_hand: impl Fn(LogId) -> bool,
+    ) -> Vec<LogId> {
+        let mut stale = Vec::new();
+        if mailbox.fresh.load(Ordering::Relaxed) != 0 {
+            let fresh = mailbox.fresh.swap(0, Ordering::Acquire);
+            for (index, lane) in self.lanes.iter_mut().enumerate() {
+                lane.dry &= fresh & 1 << index == 0;
+            }
+            if fresh & view::VIEWS != 0 {
+                stale = self.read_views(ledger.store().views_of(mailbox.id));
+            }
+            if fresh & view::SHOWN != 0 {
+                self.shown.iter_mut().for_each(Shown::look_where_events_came);
+                self.moved |= self.shown.iter().any(|shown| shown.moved);
+            }
         }
-        let fresh = mailbox.fresh.swap(0, Ordering::Acquire);
-        for (index, lane) in self.lanes.iter_mut().enumerate() {
-            lane.dry &= fresh & 1 << index == 0;
+        if std::mem::take(&mut self.moved) {
+            for shown in self.shown.iter_mut().filter(|shown| shown.moved) {
+                stale.push(shown.view.log);
+                shown.drop_what_was_taken();
+                shown.moved = in_hand(shown.view.log) && !cfg!(steadfast_bug = "read_again_what_is_in_hand");
+                shown.lane.dry = shown.moved;
+                self.moved |= shown.moved;
+            }
         }
+        stale
+    }
+
+    /// Has it read these views: those it reads already it goes on with. Gives those that it read before.
+    fn read_views(&mut self, views: Vec<ViewOf>) -> Vec<LogId> {
+        let mut before = std::mem::take(&mut self.shown);
+        for view in views {
+            let known = before.iter().position(|shown| shown.view.log == view.log);
+            self.shown.push(known.map_or_else(|| Shown::new(view), |known| before.swap_remove(known)));
+        }
+        before.into_iter().map(|shown| shown.view.log).collect()
+    }
+
+    /// The first position of a view that was taken ahead.
+    pub(crate) fn first_of(&self, view: LogId) -> Option<u64> {
+        let shown = self.shown.iter().find(|shown| shown.view.log == view)?;
+        shown.lane.ahead.iter().filter_map(|letter| letter.place).map(|place| place.position).min()
     }
 
     /// The place of the next letter of a lane, if it was taken already.
     pub(crate) fn first(&self, lane: usize) -> Option<Place> {
-        self.lanes[lane].ahead.front()?.place
+        self.lanes.get(lane)?.ahead.front()?.place
     }
 
     /// Who asks, among those taken ahead.
@@ -338,50 +473,194 @@ impl<A: Actor> Intake<A> {
         self.lanes[lane].ahead.iter().filter_map(|letter| letter.asker.clone())
     }
 
-    /// Puts a letter back to be the next of its lane.
-    pub(crate) fn put_back(&mut self, letter: Letter<A>) {
-        if let Some(place) = letter.place {
-            let ahead = &mut self.lanes[usize::from(place.log.lane)].ahead;
-            if cfg!(steadfast_bug = "pass_over_a_failed_head") {
-                ahead.push_back(letter);
-            } else {
-                ahead.push_front(letter);
+    /// Remembers who asks with what was taken ahead: the next worker reads these letters again.
+    pub(crate) fn hand_over_askers(&self, mailbox: &Mailbox<A>) {
+        let mut quick = mailbox.quick();
+        for (index, lane) in self.lanes.iter().enumerate() {
+            for letter in &lane.ahead {
+                if let Some(asker) = &letter.asker {
+                    quick.remember_asker(letter.head.id, index, asker.clone());
+                }
             }
         }
     }
 
-    /// The next letter of a lane, in order.
+    /// Puts a letter back to be the next of its lane, or of its topic.
+    pub(crate) fn put_back(&mut self, letter: Letter<A>) {
+        let Some(place) = letter.place else { return };
+        let lane = match place.log.is_shown() {
+            false => Some(&mut self.lanes[usize::from(place.log.lane)]),
+            // none: it is not subscribed to any more
+            true => self.shown_at(place.log).map(|shown| &mut shown.lane),
+        };
+        let Some(lane) = lane else { return };
+        if cfg!(steadfast_bug = "pass_over_a_failed_head") {
+            lane.ahead.push_back(letter);
+        } else {
+            lane.ahead.push_front(letter);
+        }
+    }
+
+    fn shown_at(&mut self, log: LogId) -> Option<&mut Shown<A>> {
+        self.shown.iter_mut().find(|shown| shown.view.log == log)
+    }
+
+    /// The next letter of a class, in order; of events, the next one of a topic that is not held up.
     pub(crate) async fn next(
         &mut self,
-        lane: usize,
+        class: usize,
+        now: Timestamp,
         mailbox: &Mailbox<A>,
         ledger: &Ledger,
     ) -> Result<Option<Letter<A>>, StoreError> {
-        if self.lanes[lane].ahead.is_empty() && !self.lanes[lane].dry {
-            self.refill(lane, mailbox, ledger).await?;
+        if class == EVENTS {
+            return self.next_event(now, mailbox, ledger).await;
         }
-        Ok(self.lanes[lane].ahead.pop_front())
+        if self.lanes[class].ahead.is_empty() && !self.lanes[class].dry {
+            self.refill(class, mailbox, ledger).await?;
+        }
+        Ok(self.take(class))
     }
 
-    async fn refill(&mut self, lane: usize, mailbox: &Mailbox<A>, ledger: &Ledger) -> Result<(), StoreError> {
-        let taken = &mut self.lanes[lane];
-        taken.take_quick(mailbox, lane);
-        if !taken.ahead.is_empty() {
-            return Ok(());
+    async fn next_event(
+        &mut self,
+        now: Timestamp,
+        mailbox: &Mailbox<A>,
+        ledger: &Ledger,
+    ) -> Result<Option<Letter<A>>, StoreError> {
+        for _ in 0..self.shown.len() {
+            let at = self.next_turn();
+            let shown = &mut self.shown[at];
+            if shown.held.is_some_and(|until| until > now) {
+                continue;
+            }
+            shown.held = None;
+            if shown.lane.ahead.is_empty() && !shown.lane.dry {
+                shown.lane.read(shown.view.log, mailbox, ledger).await?;
+            }
+            if let Some(letter) = shown.lane.ahead.pop_front() {
+                return Ok(Some(letter));
+            }
         }
-        let log = LogId { mailbox: mailbox.id, lane: lane as u8 };
-        let letters = ledger.letters(log, taken.next, AT_ONCE, BYTES_AT_ONCE).await?;
-        taken.dry = letters.is_empty();
-        for letter in letters {
-            taken.next = letter.position + 1;
-            let in_memory = take_quick_at(mailbox, lane, letter.position);
-            taken.ahead.push_back(in_memory.unwrap_or_else(|| from_log(mailbox, letter)));
+        Ok(None)
+    }
+
+    /// Whose turn it is.
+    fn next_turn(&mut self) -> usize {
+        self.turn = (self.turn + 1) % self.shown.len().max(1);
+        self.turn
+    }
+
+    /// Holds up a topic until a time, and puts its next event back.
+    pub(crate) fn hold_event(&mut self, letter: Letter<A>, until: Timestamp) {
+        let of = letter.place.map(|place| place.log);
+        let all = cfg!(steadfast_bug = "hold_up_every_topic");
+        for shown in self.shown.iter_mut().filter(|shown| all || Some(shown.view.log) == of) {
+            shown.held = Some(until);
+        }
+        self.put_back(letter);
+    }
+
+    /// Until when topics are held up.
+    pub(crate) fn held_events(&self) -> impl Iterator<Item = Timestamp> {
+        self.shown.iter().filter_map(|shown| shown.held)
+    }
+
+    /// The next letter of a class among those taken ahead.
+    pub(crate) fn take(&mut self, class: usize) -> Option<Letter<A>> {
+        if class < LANES {
+            return self.lanes[class].ahead.pop_front();
+        }
+        (0..self.shown.len()).find_map(|_| {
+            let at = self.next_turn();
+            self.shown[at].lane.ahead.pop_front()
+        })
+    }
+
+    fn lanes_of(&self, class: usize) -> impl Iterator<Item = &Lane<A>> {
+        let shown = if class == EVENTS { &*self.shown } else { &[] };
+        self.lanes.get(class).into_iter().chain(shown.iter().map(|shown| &shown.lane))
+    }
+
+    /// Whether the logs of a class had nothing more when they were last asked.
+    pub(crate) fn is_dry(&self, class: usize) -> bool {
+        self.lanes_of(class).all(|lane| lane.dry)
+    }
+
+    /// Whether a look might find a letter.
+    pub(crate) fn may_have_more(&self, class: usize) -> bool {
+        self.lanes_of(class).any(|lane| !lane.ahead.is_empty() || !lane.dry)
+    }
+
+    /// Takes more letters of a class ahead.
+    pub(crate) async fn refill(
+        &mut self,
+        class: usize,
+        mailbox: &Mailbox<A>,
+        ledger: &Ledger,
+    ) -> Result<(), StoreError> {
+        if let Some(lane) = self.lanes.get_mut(class) {
+            lane.take_quick(mailbox, class);
+            let log = LogId { mailbox: mailbox.id, lane: class as u8 };
+            return if lane.ahead.is_empty() { lane.read(log, mailbox, ledger).await } else { Ok(()) };
+        }
+        for shown in &mut self.shown {
+            if shown.lane.ahead.is_empty() && !shown.lane.dry {
+                shown.lane.read(shown.view.log, mailbox, ledger).await?;
+            }
         }
         Ok(())
     }
 }
 
+impl<A: Actor> Shown<A> {
+    fn new(view: ViewOf) -> Self {
+        Shown { view, lane: Lane::new(), held: None, moved: false }
+    }
+
+    fn look_where_events_came(&mut self) {
+        let fresh = self.view.fresh.swap(0, Ordering::Acquire);
+        if fresh & view::MOVED != 0 {
+            self.moved = true;
+        }
+        self.lane.dry &= fresh == 0;
+    }
+
+    /// Nothing that was taken from where the place was is to be handled, or to hold up anything.
+    fn drop_what_was_taken(&mut self) {
+        self.lane.next = 0;
+        if !cfg!(steadfast_bug = "keep_what_was_read_ahead") {
+            self.lane.ahead.clear();
+        }
+        if !cfg!(steadfast_bug = "hold_over_a_seek") {
+            self.held = None;
+        }
+    }
+}
+
 impl<A: Actor> Lane<A> {
+    fn new() -> Self {
+        Lane { next: 0, ahead: VecDeque::new(), dry: false }
+    }
+
+    /// Takes more letters ahead from the log.
+    async fn read(&mut self, log: LogId, mailbox: &Mailbox<A>, ledger: &Ledger) -> Result<(), StoreError> {
+        let mut letters = ledger.letters(log, self.next, AT_ONCE, BYTES_AT_ONCE).await?;
+        if ledger.store().is_left_alone(log) {
+            letters.clear();
+        }
+        self.dry = letters.is_empty();
+        for letter in letters {
+            self.next = letter.position + 1;
+            let in_memory = match log.is_shown() {
+                true => None,
+                false => take_quick_at(mailbox, log.lane.into(), letter.position),
+            };
+            self.ahead.push_back(in_memory.unwrap_or_else(|| from_log(mailbox, letter)));
+        }
+        Ok(())
+    }
+
     /// Takes the run of decoded messages that follows what was taken.
     fn take_quick(&mut self, mailbox: &Mailbox<A>, lane: usize) {
         let mut quick = mailbox.quick();

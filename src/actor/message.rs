@@ -11,8 +11,10 @@ use std::future::Future;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::batch::{Item, Outcomes};
 use super::context::Context;
 use super::failure::Failure;
+use super::hooks::Gap;
 use super::list::MessageList;
 use super::state::State;
 use super::worker::MailboxOptions;
@@ -82,6 +84,62 @@ pub trait Actor: Sized + Send + 'static {
     fn mailbox() -> MailboxOptions {
         MailboxOptions::new()
     }
+
+    // The hooks, in the order in which they are called. Each is a turn without a message: what it sends and stores is one
+    // commit, and exists only if it succeeds.
+
+    /// The actor was made and is about to take its first message: at each spawn, restart by a supervisor and load of an
+    /// entity. The place to watch others.
+    ///
+    /// # Errors
+    /// The start fails: with [`SpawnError::Hook`](crate::SpawnError::Hook), or as its supervisor decides.
+    fn started(&mut self, ctx: &mut Context<Self>) -> impl Future<Output = Result<(), Failure>> + Send {
+        let _ = ctx;
+        async { Ok(()) }
+    }
+
+    /// The next message was sent before the store was opened: after `started`, before the first such message.
+    ///
+    /// # Errors
+    /// As when the actor cannot be made: its supervisor decides; without one it is made anew after 1 s. The message waits.
+    fn recovered(&mut self, ctx: &mut Context<Self>) -> impl Future<Output = Result<(), Failure>> + Send {
+        let _ = ctx;
+        async { Ok(()) }
+    }
+
+    /// The turn before failed, and the actor was made anew in its place, without `started`: before the next message.
+    ///
+    /// # Errors
+    /// As [`recovered`](Actor::recovered).
+    fn restarted(&mut self, ctx: &mut Context<Self>) -> impl Future<Output = Result<(), Failure>> + Send {
+        let _ = ctx;
+        async { Ok(()) }
+    }
+
+    /// Events of the topic it subscribes to were taken by retention before it came to them: before the next event. They will not
+    /// come any more. The default logs it and goes on.
+    ///
+    /// # Errors
+    /// As [`recovered`](Actor::recovered); it is told again.
+    fn gap(&mut self, gap: Gap, ctx: &mut Context<Self>) -> impl Future<Output = Result<(), Failure>> + Send {
+        tracing::error!(
+            actor = ctx.name(),
+            from = gap.from,
+            to = gap.to,
+            "events were lost before they were handled"
+        );
+        async { Ok(()) }
+    }
+
+    /// The last turn: the actor was asked to end (stop, drain, shutdown, an entity's unloading) and has the time. Not called
+    /// when it is parked, fails or is killed.
+    ///
+    /// # Errors
+    /// Are logged; the actor ends, and what this did is thrown away.
+    fn stopping(&mut self, ctx: &mut Context<Self>) -> impl Future<Output = Result<(), Failure>> + Send {
+        let _ = ctx;
+        async { Ok(()) }
+    }
 }
 
 /// How an actor handles one of its messages. Written as an `async fn`:
@@ -125,6 +183,21 @@ pub trait Handler<M: Message>: Actor {
         message: M,
         ctx: &mut Context<Self>,
     ) -> impl Future<Output = Result<M::Reply, Failure>> + Send;
+
+    /// Whether it is a [`BatchHandler`](super::BatchHandler).
+    #[doc(hidden)]
+    const BATCHES: bool = false;
+
+    /// The way to the [`BatchHandler`](super::BatchHandler).
+    #[doc(hidden)]
+    fn handle_batch_hidden(
+        &mut self,
+        _items: Vec<Item<M>>,
+        _ctx: &mut Context<Self>,
+    ) -> impl Future<Output = Result<Outcomes<M>, Failure>> + Send {
+        // refused when the actor was started
+        async { Err(Failure::new("this actor has no handler of batches").terminal()) }
+    }
 }
 
 /// A message as it was stored, by this version of its type or another.

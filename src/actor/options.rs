@@ -9,7 +9,7 @@ use super::message::Message;
 use super::runtime::Runtime;
 use crate::clock::Timestamp;
 use crate::codec;
-use crate::envelope::{self, EnvelopeHead, Headers, MessageId};
+use crate::envelope::{self, EnvelopeHead, Headers, MessageId, ORDER_KEY, TOMBSTONE};
 use crate::error::Refused;
 
 /// When the effects of a send that returned `Ok` are safe.
@@ -141,6 +141,13 @@ impl SendOptions {
         self
     }
 
+    /// Messages with the same key are handled one after the other where the mailbox has [`Order::PerKey`](crate::Order::PerKey);
+    /// elsewhere it changes nothing. It travels as the header `steadfast-key`.
+    #[must_use]
+    pub fn key(self, key: impl Into<String>) -> Self {
+        self.header(ORDER_KEY, key)
+    }
+
     /// A header; a key that is there already is replaced.
     #[must_use]
     pub fn header(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
@@ -148,6 +155,76 @@ impl SendOptions {
         self
     }
 }
+
+/// The words of a send to a mailbox.
+macro_rules! mail_options {
+    ($Builder:ident) => {
+        impl<A: $crate::actor::Actor, M, I> $Builder<'_, A, M, I> {
+            /// Takes its place in the mailbox only after this time.
+            pub fn delay(mut self, delay: std::time::Duration) -> Self {
+                self.options.due = Some($crate::actor::When::In(delay));
+                self
+            }
+
+            /// Takes its place in the mailbox only at this time.
+            pub fn at(mut self, due: $crate::clock::Timestamp) -> Self {
+                self.options.due = Some($crate::actor::When::At(due));
+                self
+            }
+
+            /// The priority.
+            pub fn priority(mut self, priority: $crate::actor::Priority) -> Self {
+                self.options.priority = priority;
+                self
+            }
+
+            /// Not handled any more when this time has passed since the send.
+            pub fn expires(mut self, after: std::time::Duration) -> Self {
+                self.options.expires = Some($crate::actor::When::In(after));
+                self
+            }
+
+            /// A duplicate with the same id, to the same mailbox within 24 hours, is accepted once.
+            pub fn dedup_id(mut self, id: impl Into<String>) -> Self {
+                self.options.dedup_id = Some(id.into());
+                self
+            }
+
+            /// What `Ok` means; see [`Durability`](crate::Durability).
+            pub fn durability(mut self, durability: $crate::actor::Durability) -> Self {
+                self.options.durability = durability;
+                self
+            }
+
+            /// Messages with the same key are handled one after the other where the mailbox has
+            /// [`Order::PerKey`](crate::Order::PerKey); elsewhere it changes nothing. It travels as the header `steadfast-key`.
+            pub fn key(mut self, key: impl Into<String>) -> Self {
+                self.options.headers.insert($crate::envelope::ORDER_KEY, key);
+                self
+            }
+
+            /// A header; a key that is there already is replaced.
+            pub fn header(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+                self.options.headers.insert(key, value);
+                self
+            }
+
+            /// How long to wait: for room in the mailbox, and for the reply of an ask.
+            pub fn timeout(mut self, time: std::time::Duration) -> Self {
+                self.options.timeout = Some(time);
+                self
+            }
+
+            /// Sends although this code runs in a turn: the message stands even if the turn fails.
+            pub fn outside_turn(mut self) -> Self {
+                self.options.outside_turn = true;
+                self
+            }
+        }
+    };
+}
+
+pub(super) use mail_options;
 
 /// Everything about a message that is sealed with it.
 pub(crate) struct Sealing<'a> {
@@ -182,6 +259,11 @@ impl Sealing<'_> {
             mark: self.mark,
             headers: &self.options.headers,
         };
+        let headers = &self.options.headers;
+        let needs_key = headers.get(TOMBSTONE).is_some() && !cfg!(steadfast_bug = "bury_without_a_key");
+        if needs_key && headers.get(ORDER_KEY).is_none() {
+            return Err(Refused::NoKey);
+        }
         let start = out.len();
         let mut body = start;
         envelope::seal_into(

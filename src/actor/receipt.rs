@@ -18,8 +18,16 @@ pub struct Receipt {
 }
 
 impl Receipt {
-    pub(super) fn new(runtime: Arc<Runtime>, sent: Sent, ended: oneshot::Receiver<Ended>) -> Self {
-        Receipt { runtime, sent, ended }
+    /// For a message that is about to be sent: it may be handled before its sender hears that it was taken.
+    pub(super) fn expected(runtime: &Arc<Runtime>, id: MessageId) -> Self {
+        let (runtime, ended) = (runtime.clone(), runtime.receipt_for(id));
+        Receipt { runtime, sent: Sent { id, commit: None }, ended }
+    }
+
+    /// Of the message as it was taken.
+    pub(super) fn of(mut self, sent: Sent) -> Self {
+        self.sent = sent;
+        self
     }
 
     /// The message's id.

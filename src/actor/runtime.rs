@@ -1,22 +1,27 @@
 //! What handles, contexts and workers of one system share: the ledger, who waits for what, and what is known of types.
 
 use std::any::{Any, TypeId};
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use dashmap::DashMap;
 use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, oneshot};
 
-use super::list::MessageKind;
-use super::message::Message;
+use super::life::Failed;
+use super::list::{Decoder, DuplicateName, MessageKind};
+use super::message::{Actor, Message};
+use super::solo::Solo;
+use super::watch::Watches;
+use super::watchdog::Watchdog;
 use crate::codec;
-use crate::durable::{Ledger, Outcome, check_name};
+use crate::durable::{Ledger, Outcome, Stock, check_name};
 use crate::envelope::MessageId;
 use crate::error::Refused;
 use crate::observe::Observer;
-use crate::store::{Admitted, LogId, MailboxId, StoreError};
+use crate::store::{Admitted, LogId, MailboxId, StoreError, region_of};
 
 tokio::task_local! {
     /// Set while a handler runs, in its own task.
@@ -36,10 +41,16 @@ pub(crate) trait AnyMailbox: Send + Sync {
     fn is_running(&self) -> bool;
     /// A message was cancelled: it must not be handled even if it is in memory already.
     fn cancelled(&self, log: LogId, position: u64);
+    /// Its id in the store.
+    fn id(&self) -> MailboxId;
+    /// Ends the worker as failed, after the turn that runs.
+    fn end_with(&self, why: Failed);
     /// Whoever asks with this message, which lies in no memory, will have no reply.
     fn lose_asker(&self, id: MessageId);
     /// The system ends: whoever asks will have no reply in this process.
     fn lose_askers(&self);
+    /// Whether something lies here that lies nowhere else.
+    fn holds_mail(&self) -> bool;
     /// Itself, for the cast back.
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
 }
@@ -82,15 +93,27 @@ pub(crate) struct Runtime {
     receipts: DashMap<MessageId, oneshot::Sender<Ended>>,
     /// Notified when something was put on the schedule.
     pub(crate) scheduled: Notify,
-    /// Which mailbox waits, in a turn, for which other.
-    asking: Mutex<HashMap<MailboxId, MailboxId>>,
+    pub(super) watches: Watches,
+    /// Which mailboxes wait, in their turns, for which others.
+    asking: Mutex<HashMap<MailboxId, Waits>>,
     kinds: DashMap<TypeId, Result<MessageKind, Refused>>,
     shapes: DashMap<TypeId, u32>,
+    decoders: DashMap<TypeId, Arc<dyn Any + Send + Sync>>,
+    /// How many mailboxes stayed in memory when it was last looked.
+    stayed: AtomicUsize,
     closing: AtomicBool,
+    pub(crate) solo: Arc<Solo>,
+    pub(crate) watchdog: Arc<Watchdog>,
 }
 
 impl Runtime {
-    pub(crate) fn new(ledger: Ledger, observer: Arc<dyn Observer>, max_message: u64) -> Self {
+    pub(crate) fn new(
+        ledger: Ledger,
+        observer: Arc<dyn Observer>,
+        max_message: u64,
+        stock: Stock,
+        stuck_after: Duration,
+    ) -> Self {
         Runtime {
             ledger,
             observer,
@@ -99,10 +122,15 @@ impl Runtime {
             kept_replies: DashMap::new(),
             receipts: DashMap::new(),
             scheduled: Notify::new(),
+            watches: Watches::default(),
             asking: Mutex::default(),
             kinds: DashMap::new(),
             shapes: DashMap::new(),
+            decoders: DashMap::new(),
+            stayed: AtomicUsize::new(0),
             closing: AtomicBool::new(false),
+            solo: Arc::new(Solo::new(stock)),
+            watchdog: Arc::new(Watchdog::new(stuck_after)),
         }
     }
 
@@ -115,7 +143,7 @@ impl Runtime {
         let (driven, _) = Driven::open(place, &config, observer.clone(), None).expect("opens");
         let clock = Arc::new(crate::clock::SystemClock);
         let ledger = Ledger::new(driven.store().clone(), clock);
-        Runtime::new(ledger, observer, 1 << 20)
+        Runtime::new(ledger, observer, 1 << 20, Stock::default(), Duration::MAX)
     }
 
     pub(crate) fn is_closing(&self) -> bool {
@@ -143,19 +171,60 @@ impl Runtime {
         *self.shapes.entry(TypeId::of::<T>()).or_insert_with(traced)
     }
 
-    /// Notes that `asker` waits for `target`, until the guard is dropped. None when `target` waits for `asker`, directly
-    /// or through others: then nobody would ever answer.
-    pub(crate) fn begin_asking(self: &Arc<Self>, asker: MailboxId, target: MailboxId) -> Option<Asking> {
-        let mut asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut next = Some(target);
-        while let Some(waits) = next {
-            if waits == asker && !cfg!(steadfast_bug = "wait_in_a_cycle_of_asks") {
-                return None;
-            }
-            next = asking.get(&waits).copied();
+    /// What messages of this type are stored as now.
+    pub(crate) fn stored_kind<M: Message>(&self) -> MessageKind {
+        MessageKind { name: M::NAME, version: M::VERSION, shape: self.shape_of::<M>() }
+    }
+
+    /// What reads the stored messages of an actor, made once: tracing the fields of every message takes a while.
+    pub(crate) fn decoder<A: Actor>(&self) -> Result<Arc<Decoder<A>>, DuplicateName> {
+        let known = self.decoders.get(&TypeId::of::<A>()).map(|known| known.value().clone());
+        if let Some(known) = known.and_then(|known| known.downcast().ok()) {
+            return Ok(known);
         }
-        asking.insert(asker, target);
-        Some(Asking { runtime: self.clone(), asker })
+        let made = Arc::new(Decoder::<A>::new()?);
+        self.decoders.insert(TypeId::of::<A>(), made.clone());
+        Ok(made)
+    }
+
+    /// Forgets the mailbox of an entity, if nobody has it: there may be millions.
+    pub(crate) fn forget_mailbox(&self, name: &str) {
+        self.mailboxes.remove_if(name, |name, mailbox| is_spare(name, mailbox));
+    }
+
+    /// Forgets all such mailboxes, now and then.
+    pub(crate) fn forget_mailboxes(&self) {
+        const FEW: usize = 4096;
+        if self.mailboxes.len() > 2 * self.stayed.load(Ordering::Relaxed) + FEW {
+            self.mailboxes.retain(|name, mailbox| !is_spare(name, mailbox));
+            self.stayed.store(self.mailboxes.len(), Ordering::Relaxed);
+        }
+    }
+
+    /// Notes that a turn of `asker`, of which `workers` run at once, waits for `target`, until the guard is dropped. None when nobody
+    /// would ever answer: all that `target` can run waits, directly or through others, for `asker`, and this ask would take the
+    /// last of its workers.
+    pub(crate) fn begin_asking(
+        self: &Arc<Self>,
+        asker: MailboxId,
+        workers: usize,
+        target: MailboxId,
+    ) -> Option<Asking> {
+        let mut asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
+        let waits = asking.entry(asker).or_default();
+        waits.workers = workers;
+        if cfg!(steadfast_bug = "remember_one_ask_of_a_pool") {
+            waits.targets.clear();
+        }
+        waits.targets.push(target);
+        let guard = Asking { runtime: self.clone(), asker, target };
+        if is_stuck(&asking, target) && !cfg!(steadfast_bug = "wait_in_a_cycle_of_asks") {
+            // its drop takes the lock
+            drop(asking);
+            drop(guard);
+            return None;
+        }
+        Some(guard)
     }
 
     /// The system ends: tells everybody who asks that there will be no reply.
@@ -236,15 +305,61 @@ impl Runtime {
     }
 }
 
+/// Whether nobody has the mailbox, and what it holds can be found again. With the lock of its entry, under which alone it is
+/// handed out.
+fn is_spare(name: &str, mailbox: &Arc<dyn AnyMailbox>) -> bool {
+    region_of(name).is_some() && Arc::strong_count(mailbox) == 1 && !mailbox.holds_mail()
+}
+
+/// What the turns of a mailbox wait for.
+#[derive(Default)]
+struct Waits {
+    /// How many of them run at once.
+    workers: usize,
+    /// One for each that waits.
+    targets: Vec<MailboxId>,
+}
+
+/// Whether no turn of the mailbox will ever end: each that can run waits for a mailbox of which the same is true.
+fn is_stuck(asking: &HashMap<MailboxId, Waits>, mailbox: MailboxId) -> bool {
+    let busy = |id: &MailboxId| asking.get(id).is_some_and(|waits| waits.targets.len() >= waits.workers);
+    let mut stuck = HashSet::new();
+    let mut next = vec![mailbox];
+    while let Some(id) = next.pop() {
+        if busy(&id) && stuck.insert(id) {
+            next.extend(asking.get(&id).into_iter().flat_map(|waits| waits.targets.iter().copied()));
+        }
+    }
+    // whoever waits for one that will go on goes on too
+    loop {
+        let goes_on = |id: &&MailboxId| {
+            let mut targets = asking.get(id).into_iter().flat_map(|waits| &waits.targets);
+            targets.any(|target| !stuck.contains(target))
+        };
+        match stuck.iter().find(goes_on).copied() {
+            Some(id) => stuck.remove(&id),
+            None => return stuck.contains(&mailbox),
+        };
+    }
+}
+
 /// Held while an actor waits, in a turn, for another.
 pub(crate) struct Asking {
     runtime: Arc<Runtime>,
     asker: MailboxId,
+    target: MailboxId,
 }
 
 impl Drop for Asking {
     fn drop(&mut self) {
-        self.runtime.asking.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.asker);
+        let mut asking = self.runtime.asking.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(waits) = asking.get_mut(&self.asker) else { return };
+        if let Some(at) = waits.targets.iter().position(|target| *target == self.target) {
+            waits.targets.swap_remove(at);
+        }
+        if waits.targets.is_empty() {
+            asking.remove(&self.asker);
+        }
     }
 }
 

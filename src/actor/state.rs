@@ -60,6 +60,11 @@ impl<A> State<A> {
         self
     }
 
+    /// Whether the struct itself is the state.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.whole.is_some()
+    }
+
     pub(crate) fn check(&self, runtime: &Runtime, cells: &Cells) -> Result<(), StateError> {
         self.checks.iter().try_for_each(|check| check(runtime, cells))
     }
@@ -366,11 +371,28 @@ pub(crate) struct WorkingCopy {
     pub(crate) written: HashMap<&'static str, Option<Arc<[u8]>>>,
     /// Entries of maps and lists written in this turn, by key; none means removed.
     entries: BTreeMap<Vec<u8>, Option<Arc<[u8]>>>,
+    /// Several workers would write the same cells, unseen by each other.
+    shared: bool,
+    /// A cell that was removed although it must not be written.
+    refused: Option<&'static str>,
 }
 
 impl WorkingCopy {
-    pub(crate) fn new(cells: Cells) -> Self {
-        WorkingCopy { cells, written: HashMap::new(), entries: BTreeMap::new() }
+    /// `shared`: others have copies of the same cells, so nothing may be written.
+    pub(crate) fn new(cells: Cells, shared: bool) -> Self {
+        WorkingCopy { cells, written: HashMap::new(), entries: BTreeMap::new(), shared, refused: None }
+    }
+
+    fn may_write(&self, cell: &'static str) -> Result<(), StateError> {
+        match self.shared && !cfg!(steadfast_bug = "write_state_in_a_pool") {
+            true => Err(StateError::Pool { cell: cell.into() }),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether all that was written may be.
+    pub(crate) fn check(&self) -> Result<(), StateError> {
+        self.refused.map_or(Ok(()), |cell| self.may_write(cell))
     }
 
     /// Adds the writes of this turn.
@@ -433,6 +455,7 @@ impl<'a> StateRef<'a> {
     where
         T: Serialize + DeserializeOwned + 'static,
     {
+        self.copy.may_write(cell.name)?;
         let bytes = cell.encode(self.runtime, value)?;
         self.copy.written.insert(cell.name, Some(bytes.into()));
         Ok(())
@@ -440,6 +463,8 @@ impl<'a> StateRef<'a> {
 
     /// Removes a cell's value.
     pub fn remove<T>(&mut self, cell: &Cell<T>) {
+        // in a pool the turn fails for it
+        self.copy.refused = Some(cell.name);
         self.copy.written.insert(cell.name, None);
     }
 
@@ -501,6 +526,7 @@ where
     /// # Errors
     /// The value cannot be encoded, or the key is too long.
     pub fn insert(&mut self, key: &K, value: &V) -> Result<(), StateError> {
+        self.state.copy.may_write(self.map.name)?;
         let bytes = self.map.encode(self.state.runtime, value)?;
         self.state.copy.entries.insert(self.map.key(self.state.mailbox, key)?, Some(bytes.into()));
         Ok(())
@@ -511,6 +537,7 @@ where
     /// # Errors
     /// The key is too long.
     pub fn remove(&mut self, key: &K) -> Result<(), StateError> {
+        self.state.copy.may_write(self.map.name)?;
         self.state.copy.entries.insert(self.map.key(self.state.mailbox, key)?, None);
         Ok(())
     }
@@ -565,6 +592,7 @@ where
     /// # Errors
     /// The value cannot be encoded, or what is stored cannot be read.
     pub async fn push(&mut self, value: &T) -> Result<(), StateError> {
+        self.state.copy.may_write(self.list.name)?;
         let (front, next) = self.ends().await?;
         let bytes = self.list.encode(self.state.runtime, value)?;
         self.state.copy.entries.insert(self.key(next), Some(bytes.into()));
@@ -577,6 +605,7 @@ where
     /// # Errors
     /// What is stored cannot be read.
     pub async fn pop_front(&mut self) -> Result<Option<T>, StateError> {
+        self.state.copy.may_write(self.list.name)?;
         let (front, next) = self.ends().await?;
         if front == next {
             return Ok(None);
@@ -619,10 +648,14 @@ where
         let key = keys::list_entry(self.state.mailbox, self.list.name, &[]);
         let Some(stored) = self.state.entry(key).await? else { return Ok((0, 0)) };
         let number = |at: usize| stored.get(at..)?.first_chunk().map(|bytes| u64::from_be_bytes(*bytes));
-        number(0).zip(number(8)).filter(|(front, next)| front <= next).ok_or_else(|| StateError::Decode {
-            cell: self.list.name.into(),
-            version: self.list.version,
-            why: "the list's ends are no two numbers in order".into(),
+        let are_ends =
+            |front, next| front <= next && (next < u64::MAX || cfg!(steadfast_bug = "fill_a_list"));
+        number(0).zip(number(8)).filter(|(front, next)| are_ends(*front, *next)).ok_or_else(|| {
+            StateError::Decode {
+                cell: self.list.name.into(),
+                version: self.list.version,
+                why: "the list's ends are no two numbers in order".into(),
+            }
         })
     }
 

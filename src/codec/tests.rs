@@ -264,32 +264,10 @@ fn elements_without_bytes_are_limited_in_number_alike_on_both_sides() {
     assert!(matches!(refused, Err(DecodeError::ClaimTooLong { .. } | DecodeError::TooManyEmpty { .. })));
 }
 
-/// Runs the test named `test` alone in a process that may grow by `mebibytes` only, where an allocation that
-/// fails aborts. True inside that process.
-fn with_memory_limit(test: &str, mebibytes: u64) -> bool {
-    use rustix::process::{Resource, Rlimit, setrlimit};
-    const INSIDE: &str = "STEADFAST_TEST_MEMORY_LIMIT";
-    if std::env::var_os(INSIDE).is_none() {
-        let child = std::process::Command::new(std::env::current_exe().unwrap())
-            .args([test, "--exact", "--test-threads=1"])
-            .env(INSIDE, "1")
-            .output()
-            .unwrap();
-        let printed = String::from_utf8_lossy(&child.stdout);
-        assert!(child.status.success() && printed.contains("1 passed"), "{child:?}");
-        return false;
-    }
-    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
-    let pages: u64 = pages.split(' ').next().unwrap().parse().unwrap();
-    let limit = pages * 4096 + mebibytes * 1024 * 1024;
-    setrlimit(Resource::As, Rlimit { current: Some(limit), maximum: Some(limit) }).unwrap();
-    true
-}
-
 #[test]
 #[cfg(target_os = "linux")]
 fn hostile_lengths_reserve_next_to_nothing() {
-    if !with_memory_limit("codec::tests::hostile_lengths_reserve_next_to_nothing", 24) {
+    if !crate::hostile::with_memory_limit("codec::tests::hostile_lengths_reserve_next_to_nothing", 24) {
         return;
     }
     // a string of 60 MiB, claimed by ten bytes

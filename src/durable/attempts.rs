@@ -3,19 +3,23 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::ledger::Ledger;
 use crate::clock::Timestamp;
 use crate::codec;
 use crate::envelope::MessageId;
-use crate::store::{Batch, MailboxId, StoreError, keys};
+use crate::policy::{Decision, FailureClass};
+use crate::store::{Batch, MailboxId, Store, StoreError, keys};
 
 /// One failed attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
     /// When it failed.
     pub at: Timestamp,
+    /// What kind of failure it was.
+    pub class: FailureClass,
     /// The error with its sources, or the panic's message.
     pub error: String,
+    /// What was decided about the message and its actor.
+    pub decision: Decision,
     /// The trace it ran in: the `traceparent` header of the message, if it had one.
     pub trace: Option<String>,
 }
@@ -35,7 +39,7 @@ const KEPT: usize = 50;
 
 impl Attempts {
     pub(crate) fn add(&mut self, attempt: Attempt) {
-        self.count += 1;
+        self.count = self.count.saturating_add(1);
         if self.last.len() == KEPT {
             self.last.remove(0);
         }
@@ -56,14 +60,14 @@ impl Attempts {
     }
 }
 
-impl Ledger {
-    /// The attempts of every message of a mailbox that has failed and is not settled.
-    pub(crate) async fn attempts(
-        &self,
+impl Attempts {
+    /// The attempts of every message of a mailbox that has failed and is not settled. May block on the disk.
+    pub(crate) fn of_mailbox(
+        store: &Store,
         mailbox: MailboxId,
     ) -> Result<Vec<(MessageId, Attempts)>, StoreError> {
         let prefix = keys::attempts(mailbox, [0; 16])[..5].to_vec();
-        let pairs = self.scan(prefix.clone(), keys::after_prefix(&prefix), usize::MAX).await?;
+        let pairs = store.scan(&prefix, &keys::after_prefix(&prefix), usize::MAX)?;
         pairs
             .into_iter()
             .map(|(key, value)| {

@@ -52,6 +52,11 @@ pub enum Reason {
     Undecodable(String),
     /// A handler buried these bytes, with its own words for why.
     Buried(String),
+    /// Each time it was run alone after a crash, the process ended itself: it aborted, or its stack overflowed.
+    KilledTheProcess {
+        /// How often.
+        deaths: u32,
+    },
 }
 
 /// A message that could not be handled.
@@ -197,7 +202,7 @@ impl Ledger {
     }
 }
 
-fn read(key: &[u8], value: &[u8]) -> Result<DeadLetter, AdminError> {
+pub(super) fn read(key: &[u8], value: &[u8]) -> Result<DeadLetter, AdminError> {
     let letter: Result<DeadLetter, _> = codec::decode(value);
     let with_body = |mut letter: DeadLetter| {
         if !letter.envelope.is_empty() {

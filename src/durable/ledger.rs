@@ -6,8 +6,9 @@
 //! - A commit that returns `Ok` was admitted once; one that returns an error was not admitted at all.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU8;
 
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify, Semaphore};
 
 use crate::clock::Clock;
 use crate::error::Refused;
@@ -39,11 +40,18 @@ pub(crate) type SeenValue = (Option<Arc<[u8]>>, Seen);
 pub(crate) struct Ledger {
     store: Store,
     clock: Arc<dyn Clock>,
+    /// Who may be at the disk at once: each is a thread with memory of its own.
+    readers: Arc<Semaphore>,
+    /// Held by whoever makes a topic or changes who reads what.
+    pub(super) catalogue: Arc<Mutex<()>>,
 }
+
+/// The most threads that read for one ledger.
+const READERS: usize = 8;
 
 impl Ledger {
     pub(crate) fn new(store: Store, clock: Arc<dyn Clock>) -> Self {
-        Ledger { store, clock }
+        Ledger { store, clock, readers: Arc::new(Semaphore::new(READERS)), catalogue: Arc::default() }
     }
 
     pub(crate) fn store(&self) -> &Store {
@@ -60,8 +68,14 @@ impl Ledger {
         read: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let store = self.store.clone();
+        // never closed, so this is one of them
+        let reader = self.readers.clone().acquire_owned().await;
+        let read = move || {
+            let _until_done = reader;
+            read(&store)
+        };
         // the pool is gone only while the runtime ends
-        tokio::task::spawn_blocking(move || read(&store)).await.unwrap_or(Err(StoreError::Closed))
+        tokio::task::spawn_blocking(read).await.unwrap_or(Err(StoreError::Closed))
     }
 
     pub(crate) async fn get(&self, key: Vec<u8>) -> Result<Option<Arc<[u8]>>, StoreError> {
@@ -105,6 +119,20 @@ impl Ledger {
     /// Loads the cursors of a mailbox, so that batches may name it.
     pub(crate) async fn load(&self, mailbox: MailboxId) -> Result<(), StoreError> {
         self.blocking(move |store| store.load_mailbox(mailbox, None)).await
+    }
+
+    /// Loads a mailbox and keeps it loaded as long as what this gives lives; see [`Store::hold_mailbox`].
+    pub(crate) async fn hold(
+        &self,
+        mailbox: MailboxId,
+        name: &str,
+        limits: Option<Limits>,
+    ) -> Result<(Arc<Notify>, Arc<AtomicU8>), StoreError> {
+        if let Some(held) = self.store.held_mailbox(mailbox) {
+            return Ok(held);
+        }
+        let name = name.to_owned();
+        self.blocking(move |store| store.hold_mailbox(mailbox, &name, limits)).await
     }
 
     /// Commits without waiting, or says at once why not.

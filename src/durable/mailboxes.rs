@@ -1,12 +1,18 @@
 //! Names of mailboxes and their interned ids. A name belongs to one type of actor for ever, and its id is never reused.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::ledger::{CommitRefused, Ledger};
+use super::names::{check_address, check_name};
 use crate::clock::Timestamp;
 use crate::codec;
-use crate::error::{BadName, Refused, WrongActor};
-use crate::store::{Batch, Condition, Limits, MailboxId, Origin, StoreError, Urgency, keys};
+use crate::error::{Refused, WrongActor};
+use crate::store::{
+    Batch, Condition, KEY_MARK, Limits, MailboxId, Origin, Peek, Refusal, Store, StoreError, Urgency, keys,
+    region_of,
+};
 
 /// What is stored under a mailbox's name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,15 +23,12 @@ pub(crate) struct MailboxRecord {
     pub(crate) actor: String,
 }
 
-const LONGEST: usize = 128;
-
-/// Refuses what is not 1 to 128 characters of `A-Z a-z 0-9 . _ : / -`.
-pub(crate) fn check_name(name: &str) -> Result<(), BadName> {
-    let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"._:/-".contains(&byte);
-    match !name.is_empty() && name.len() <= LONGEST && name.bytes().all(valid) {
-        true => Ok(()),
-        false => Err(BadName { name: name.chars().take(LONGEST).collect() }),
-    }
+/// What is stored under a region's name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct RegionRecord {
+    created: Timestamp,
+    /// The NAME of the actor its entities are.
+    actor: String,
 }
 
 impl Ledger {
@@ -36,23 +39,42 @@ impl Ledger {
         actor: &str,
         limits: Option<Limits>,
     ) -> Result<MailboxId, Refused> {
-        check_name(name)?;
+        check_address(name)?;
         check_name(actor)?;
-        loop {
-            let id = match self.mailbox_record(name).await? {
-                Some(record) if record.actor == actor => record.id,
-                Some(record) => {
-                    let (found, expected) = (record.actor, actor.to_owned());
-                    return Err(WrongActor { mailbox: name.into(), found, expected }.into());
-                }
-                None => match self.intern(name, actor).await? {
-                    Some(id) => id,
-                    // somebody else was quicker
-                    None => continue,
-                },
-            };
-            self.blocking(move |store| store.load_mailbox(id, limits)).await?;
+        if let Some(id) = self.mailbox_in_memory(name, actor, limits)? {
             return Ok(id);
+        }
+        loop {
+            let (name_, actor_, now) = (name.to_owned(), actor.to_owned(), self.clock().now());
+            // all in one step off the workers: an entity may be made with every message
+            match self.blocking(move |store| find_or_make(store, &name_, &actor_, limits, now)).await? {
+                Found::Id(id) => return Ok(id),
+                Found::Foreign(found) => return Err(wrong_actor(name, found, actor).into()),
+                Found::Refused(refused) => {
+                    let (mut batch, refusal) = *refused;
+                    match self.look_again(&mut batch, refusal, Origin::Inside).await {
+                        // somebody else was quicker
+                        Ok(()) | Err(CommitRefused::Key(_)) => {}
+                        Err(CommitRefused::Refused(why)) => return Err(why),
+                        Err(_) => return Err(StoreError::Closed.into()),
+                    }
+                }
+            }
+        }
+    }
+
+    /// The id of a mailbox that is loaded and was named since the last checkpoint: without a look at the disk.
+    fn mailbox_in_memory(
+        &self,
+        name: &str,
+        actor: &str,
+        limits: Option<Limits>,
+    ) -> Result<Option<MailboxId>, Refused> {
+        let Peek::Value(value) = self.store().peek(&keys::name(name)) else { return Ok(None) };
+        let record = read_record(name, &value)?;
+        match record.actor == actor {
+            true => Ok(self.store().is_loaded(record.id, limits).then_some(record.id)),
+            false => Err(wrong_actor(name, record.actor, actor).into()),
         }
     }
 
@@ -60,6 +82,78 @@ impl Ledger {
         let key = keys::name(name);
         let value = self.get(key).await?;
         value.map(|value| read_record(name, &value)).transpose()
+    }
+
+    /// Notes that a region has this type of actor, or refuses another.
+    pub(crate) async fn region(&self, name: &str, actor: &str) -> Result<(), Refused> {
+        check_name(name)?;
+        check_name(actor)?;
+        let key = keys::region(name);
+        loop {
+            if let Some(value) = self.get(key.clone()).await? {
+                let record: RegionRecord = codec::decode(&value).map_err(|error| {
+                    StoreError::value(format!("the record of region {name} cannot be read: {error}"))
+                })?;
+                return match record.actor == actor {
+                    true => Ok(()),
+                    false => Err(wrong_actor(name, record.actor, actor).into()),
+                };
+            }
+            let record = RegionRecord { created: self.clock().now(), actor: actor.into() };
+            let mut batch = Batch::default();
+            batch.require(Condition::Absent { key: key.clone(), seen: None });
+            batch.put(key.clone(), |out| codec::encode_into(&record, out))?;
+            match self.commit(&mut batch, Origin::Inside, Urgency::Soon).await {
+                Ok(_) => return Ok(()),
+                Err(CommitRefused::Refused(why)) => return Err(why),
+                // somebody else was quicker
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Names of a region's entities in order, after `after`.
+    pub(crate) async fn entity_names(
+        &self,
+        region: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<String>, StoreError> {
+        let prefix = keys::name(&format!("{region}{KEY_MARK}"));
+        let from = after.map_or_else(|| prefix.clone(), |after| [&*keys::name(after), &[0]].concat());
+        let pairs = self.scan(from, keys::after_prefix(&prefix), limit).await?;
+        Ok(pairs.iter().map(|(key, _)| String::from_utf8_lossy(&key[1..]).into_owned()).collect())
+    }
+
+    /// Entities of a region in which something waits, from a mailbox on, and where to go on; none at the end.
+    pub(crate) async fn waiting_entities(
+        &self,
+        region: &Arc<str>,
+        from: MailboxId,
+        limit: usize,
+    ) -> Result<(Vec<MailboxId>, Option<MailboxId>), StoreError> {
+        let region = region.clone();
+        let find = move |store: &Store| {
+            let (waiting, next) = store.waiting_mailboxes(from, limit)?;
+            let mut found = Vec::new();
+            for mailbox in waiting {
+                let name = store.get(&keys::mailbox(mailbox))?.unwrap_or_default();
+                if region_of(&String::from_utf8_lossy(&name)) == Some(&*region) {
+                    found.push(mailbox);
+                }
+            }
+            Ok((found, next))
+        };
+        self.blocking(find).await
+    }
+
+    /// Mailboxes in which something waits, from one on, and where to go on; none at the end.
+    pub(crate) async fn waiting(
+        &self,
+        from: MailboxId,
+    ) -> Result<(Vec<MailboxId>, Option<MailboxId>), StoreError> {
+        const PAGE: usize = 256;
+        self.blocking(move |store| store.waiting_mailboxes(from, PAGE)).await
     }
 
     /// The name of a mailbox id.
@@ -88,39 +182,55 @@ impl Ledger {
             })
             .collect()
     }
+}
 
-    async fn intern(&self, name: &str, actor: &str) -> Result<Option<MailboxId>, Refused> {
-        let id = self.blocking(|store| store.next_mailbox_id()).await?;
-        let record = MailboxRecord { id, created: self.clock().now(), actor: actor.into() };
-        let mut batch = Batch::default();
-        batch.require(Condition::Absent { key: keys::name(name), seen: None });
-        batch.require(Condition::Absent { key: keys::mailbox(id), seen: None });
-        batch.put(keys::name(name), |out| codec::encode_into(&record, out))?;
-        batch.put_bytes(keys::mailbox(id), name.as_bytes());
-        match self.commit(&mut batch, Origin::Inside, Urgency::Soon).await {
-            Ok(_) => Ok(Some(id)),
-            Err(CommitRefused::Refused(why)) => Err(why),
-            Err(_) => Ok(None),
+/// What came of a look for a name.
+enum Found {
+    Id(MailboxId),
+    /// It belongs to this actor.
+    Foreign(String),
+    /// It is new, and cannot be made just now.
+    Refused(Box<(Batch, Refusal)>),
+}
+
+/// Looks a name up, makes it if it is new, and loads its cursors.
+fn find_or_make(
+    store: &Store,
+    name: &str,
+    actor: &str,
+    limits: Option<Limits>,
+    now: Timestamp,
+) -> Result<Found, StoreError> {
+    let (stored, seen) = store.get_seen(&keys::name(name))?;
+    if let Some(value) = stored {
+        let record = read_record(name, &value)?;
+        if record.actor != actor {
+            return Ok(Found::Foreign(record.actor));
         }
+        store.load_named(record.id, Some(name), limits)?;
+        return Ok(Found::Id(record.id));
     }
+    let id = store.new_mailbox_id(region_of(name).is_some())?;
+    let record = MailboxRecord { id, created: now, actor: actor.into() };
+    let mut batch = Batch::default();
+    batch.require(Condition::Absent { key: keys::name(name), seen: Some(seen) });
+    let unwritable = |error: codec::EncodeError| StoreError::value(error.to_string());
+    batch.put(keys::name(name), |out| codec::encode_into(&record, out)).map_err(unwritable)?;
+    batch.put_bytes(keys::mailbox(id), name.as_bytes());
+    match store.admit(&batch, Origin::Inside, Urgency::Soon) {
+        Ok(_) => {
+            store.keep_new_mailbox(id, name, limits);
+            Ok(Found::Id(id))
+        }
+        Err(refusal) => Ok(Found::Refused(Box::new((batch, refusal)))),
+    }
+}
+
+fn wrong_actor(name: &str, found: String, expected: &str) -> WrongActor {
+    WrongActor { mailbox: name.into(), found, expected: expected.into() }
 }
 
 fn read_record(name: &str, value: &[u8]) -> Result<MailboxRecord, StoreError> {
     codec::decode(value)
         .map_err(|error| StoreError::value(format!("the record of mailbox {name} cannot be read: {error}")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_what_the_rule_says() {
-        for good in ["a", "warehouse-1", "orders.placed", "a:b/c_d", &"x".repeat(128)] {
-            assert!(check_name(good).is_ok(), "{good}");
-        }
-        for bad in ["", "a b", "ä", "a\n", "a\0", "a*", &"x".repeat(129)] {
-            assert!(check_name(bad).is_err(), "{bad:?}");
-        }
-    }
 }

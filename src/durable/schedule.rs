@@ -1,12 +1,12 @@
 //! Messages that are not due yet. A scheduled message is no mail: it takes its place in the mailbox when it is due, in the
-//! commit that takes it off the schedule.
+//! commit that takes it off the schedule. So does an event in its topic: it is published then.
 
 use serde::{Deserialize, Serialize};
 
 use super::ledger::Ledger;
 use crate::clock::Timestamp;
 use crate::codec;
-use crate::envelope::MessageId;
+use crate::envelope::{self, MessageId};
 use crate::store::{Batch, Condition, LogId, StoreError, keys};
 
 /// One entry of the schedule.
@@ -15,6 +15,8 @@ pub(crate) struct Scheduled {
     /// Its mailbox and priority.
     pub(crate) target: LogId,
     pub(crate) envelope: Vec<u8>,
+    /// Whether it is an event, which is published when it takes its place and not when it was put here.
+    pub(crate) is_event: bool,
 }
 
 /// An entry with its place.
@@ -52,11 +54,16 @@ impl Entry {
         batch.delete(keys::scheduled(*self.id.as_bytes()));
     }
 
-    /// Adds the writes that make it mail.
-    pub(crate) fn fire(&self, batch: &mut Batch) {
+    /// Adds the writes that make it mail, or an event published `now`.
+    pub(crate) fn fire(&self, now: Timestamp, batch: &mut Batch) {
         self.take_off(batch);
         let _ = batch.append(self.scheduled.target, |out| {
+            let start = out.len();
             out.extend_from_slice(&self.scheduled.envelope);
+            // events lie in order of the times at which they were published: retention and readers count on it
+            if self.scheduled.is_event && !cfg!(steadfast_bug = "date_delayed_events_back") {
+                envelope::date(&mut out[start..], now);
+            }
             Ok::<_, std::convert::Infallible>(())
         });
     }
@@ -80,7 +87,7 @@ impl Ledger {
     }
 }
 
-fn read(key: &[u8], value: &[u8]) -> Result<Entry, StoreError> {
+pub(super) fn read(key: &[u8], value: &[u8]) -> Result<Entry, StoreError> {
     let damaged = |what: String| StoreError::value(what);
     let due = key.get(1..9).and_then(|bytes| bytes.first_chunk()).map(|bytes| u64::from_be_bytes(*bytes));
     let id = key.last_chunk().copied().map(MessageId::from_bytes);

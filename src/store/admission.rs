@@ -6,8 +6,10 @@
 //! - A batch whose conditions fail, or for which there is no room, changes nothing.
 //! - What is admitted is undone only by the failure of the store: the group it lies in is written before any later one.
 //! - Senders from outside leave a reserve of journal room untouched; turns may use it, so acks never wait for senders.
+//! - A mailbox of an entity leaves memory only when nobody holds anything of it and the engine has all of it; what is loaded again is the
+//!   same, and no incarnation of it is ever given again.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -17,9 +19,11 @@ use super::batch::{Batch, Condition, Op, Seen};
 use super::cursor::Cursor;
 use super::fault::StoreError;
 use super::group::{self, GroupHeader, Replayed};
-use super::keys::{LANES, LogId, MailboxId};
+use super::keys::{self, LANES, LogId, MailboxId};
 use super::overlay::{Frozen, Generation, GroupBytes};
 use super::ticket::Ticket;
+use super::unattended::{Attendance, Regions};
+use super::view::Shows;
 
 /// Who commits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +84,9 @@ pub(crate) struct Limits {
     pub(crate) bytes: u64,
 }
 
+/// So few mailboxes in memory are not worth a look.
+const FEW: usize = 4096;
+
 /// What is known of a mailbox: its cursors, its limits and who is to be woken.
 #[derive(Debug)]
 pub(crate) struct MailboxState {
@@ -91,21 +98,63 @@ pub(crate) struct MailboxState {
     pub(super) incarnation: u64,
     pub(super) room: Arc<Notify>,
     pub(super) bell: Arc<Notify>,
+    /// Letters below these positions were there when the store was opened.
+    pub(super) resumed: [u64; LANES],
     /// One bit for each lane that got mail since whoever reads the mailbox last took the bits.
     pub(super) fresh: Arc<AtomicU8>,
+    pub(super) attendance: Attendance,
+    /// Those who show this mailbox's logs.
+    pub(super) views: Vec<MailboxId>,
+    /// Its views: other logs that its reader reads through it.
+    pub(super) reads: Vec<MailboxId>,
+    /// What this one shows, if it is a view.
+    pub(super) shows: Option<Shows>,
 }
 
 impl MailboxState {
-    pub(super) fn new(lanes: [Cursor; LANES], limits: Option<Limits>) -> Self {
+    pub(super) fn new(lanes: [Cursor; LANES], limits: Option<Limits>, attendance: Attendance) -> Self {
         MailboxState {
             lanes,
             touched_in: [0; LANES],
             limits,
             incarnation: 0,
+            resumed: [0; LANES],
             room: Arc::new(Notify::new()),
             bell: Arc::new(Notify::new()),
             fresh: Arc::default(),
+            attendance,
+            views: Vec::new(),
+            reads: Vec::new(),
+            shows: None,
         }
+    }
+
+    /// Whether somebody holds a part of it: whoever reads it, sends to it or waits for room in it.
+    fn is_held(&self) -> bool {
+        Arc::strong_count(&self.room) > 1
+            || Arc::strong_count(&self.bell) > 1
+            || Arc::strong_count(&self.fresh) > 1
+    }
+
+    /// Whether it may leave memory. `oldest` is the first generation that is not in the engine. One over its limit stays, for
+    /// whoever filled it waits for room.
+    fn is_idle(&self, oldest: u64, usual: Limits) -> bool {
+        let touched = self.touched_in.iter().any(|generation| *generation >= oldest)
+            && !cfg!(steadfast_bug = "forget_a_touched_mailbox");
+        !touched && !self.is_held() && !self.attendance.is_attended() && !self.is_over_limit(usual)
+    }
+
+    /// Has every empty lane go on at `position` or above.
+    pub(super) fn begin_at(&mut self, position: u64) {
+        for lane in &mut self.lanes {
+            lane.begin_at(position);
+        }
+    }
+
+    /// To be called when the cursors were read: one that no commit of this epoch is contained in is as it was at the open.
+    pub(super) fn note_resumed(&mut self, epoch_first: u64) {
+        let as_of_the_open = |cursor: &Cursor| if cursor.as_of < epoch_first { cursor.next } else { 0 };
+        self.resumed = std::array::from_fn(|lane| as_of_the_open(&self.lanes[lane]));
     }
 
     pub(super) fn waiting(&self) -> u64 {
@@ -212,7 +261,13 @@ pub(super) struct Admission {
     pub(super) pending: usize,
     pub(super) active: Generation,
     pub(super) frozen: Option<Arc<Frozen>>,
-    pub(super) mailboxes: HashMap<MailboxId, MailboxState>,
+    pub(super) mailboxes: BTreeMap<MailboxId, MailboxState>,
+    /// The entities that have mail and nobody who reads it.
+    pub(super) regions: Regions,
+    /// The last incarnation given, of any mailbox: one that left memory and came back does not begin again.
+    incarnations: u64,
+    /// How many mailboxes stayed in memory when it was last looked.
+    stayed: usize,
     /// Finished checkpoints: while it stands, what the engine said holds for keys the overlay does not have.
     pub(super) stamp: u64,
     pub(super) room: Room,
@@ -240,7 +295,10 @@ impl Admission {
             pending: 0,
             active: Generation::new(1),
             frozen: None,
-            mailboxes: HashMap::new(),
+            mailboxes: BTreeMap::new(),
+            regions: Regions::default(),
+            incarnations: 0,
+            stayed: 0,
             stamp: 0,
             room: Room::default(),
             engine: EngineUse::default(),
@@ -294,7 +352,12 @@ impl Admission {
 
     fn check_conditions(&self, batch: &Batch) -> Result<(), Refusal> {
         for op in &batch.ops {
-            if let Op::Append { log, .. } | Op::Settle { log, .. } = op {
+            debug_assert!(op.can_be_replayed(), "the next open would refuse it: {op:?}");
+            if let Op::Append { log, .. }
+            | Op::Settle { log, .. }
+            | Op::Trim { log, .. }
+            | Op::Seek { log, .. } = op
+            {
                 self.mailbox(log.mailbox)?;
             }
         }
@@ -381,7 +444,10 @@ impl Admission {
 
     /// Whether the active generation should be frozen and checkpointed.
     pub(super) fn wants_checkpoint(&self, every: usize) -> bool {
-        self.frozen.is_none() && (self.active.bytes() >= self.bounds.overlay || self.since_freeze >= every)
+        // a process that ended again and again leaves a segment each time, however little is in it
+        let many = self.room.live > self.bounds.segments && !cfg!(steadfast_bug = "slow_senders_for_ever");
+        self.frozen.is_none()
+            && (self.active.bytes() >= self.bounds.overlay || self.since_freeze >= every || many)
     }
 
     fn take_positions(&mut self, batch: &Batch) -> Vec<u64> {
@@ -422,15 +488,27 @@ impl Admission {
                     let (Some(position), Some(at)) = (positions.next(), placed.next()) else { return };
                     self.active.append(*log, *position, self.filling.id, at);
                     self.touch(*log);
-                    if let Some(state) = self.mailboxes.get(&log.mailbox) {
-                        state.fresh.fetch_or(1 << log.lane, Ordering::Release);
-                        state.bell.notify_one();
+                    let Some(state) = self.mailboxes.get(&log.mailbox) else { continue };
+                    state.fresh.fetch_or(1 << log.lane, Ordering::Release);
+                    state.bell.notify_one();
+                    // most mail goes to neither: it is not looked up again for them
+                    if !state.views.is_empty() {
+                        self.advance_views(*log, *position + 1);
+                    }
+                    if keys::is_entity(log.mailbox) {
+                        self.list_if_unattended(log.mailbox);
                     }
                 }
                 Op::Settle { log, position, len } => self.settle(*log, *position, *len),
+                Op::Trim { log, below, bytes } => self.trim(*log, *below, *bytes),
+                Op::Seek { log, to } => self.seek(*log, *to),
                 Op::Put { key, value } => {
                     placed.next();
                     self.active.put(key.clone(), Some(&batch.bytes[value.clone()]));
+                }
+                Op::PutPlaced { key, .. } => {
+                    let Some(at) = placed.next() else { return };
+                    self.active.put(key.clone(), Some(&self.filling.bytes[at]));
                 }
                 Op::Delete { key } => self.delete(key.clone()),
             }
@@ -443,6 +521,21 @@ impl Admission {
         if state.lanes[usize::from(log.lane)].settle(position, len) {
             self.active.settle(log, position);
             state.room.notify_one();
+            if state.shows.is_some() {
+                self.pass_superseded(log.mailbox);
+            } else if !state.views.is_empty() {
+                self.settled_in_views(log);
+            }
+        }
+    }
+
+    fn trim(&mut self, log: LogId, below: u64, bytes: u64) {
+        self.touch(log);
+        let Some(state) = self.mailboxes.get_mut(&log.mailbox) else { return };
+        if state.lanes[usize::from(log.lane)].trim(below, bytes) {
+            self.active.trim(log, below);
+            state.room.notify_one();
+            self.pass_superseded(log.mailbox);
         }
     }
 
@@ -454,14 +547,54 @@ impl Admission {
         self.active.put(key, None);
     }
 
-    fn touch(&mut self, log: LogId) {
+    pub(super) fn touch(&mut self, log: LogId) {
         let generation = self.active.id;
         let Some(state) = self.mailboxes.get_mut(&log.mailbox) else { return };
         let touched_in = &mut state.touched_in[usize::from(log.lane)];
         if *touched_in != generation {
             *touched_in = generation;
-            self.active.touched.push(log);
+            self.active.touch(log);
         }
+    }
+
+    /// Keeps a mailbox as the engine has it.
+    pub(super) fn keep(&mut self, mailbox: MailboxId, mut state: MailboxState) {
+        if keys::is_entity(mailbox) && !cfg!(steadfast_bug = "begin_entities_at_nothing") {
+            state.begin_at(self.last);
+        }
+        if self.mailboxes.len() > 2 * self.stayed + FEW {
+            self.forget_idle();
+        }
+        self.mailboxes.insert(mailbox, state);
+    }
+
+    /// After a replay: an empty log of an entity that has no record, and got nothing since, goes on at the last number.
+    pub(super) fn begin_drained_entities(&mut self) {
+        let last = self.last;
+        for (_, state) in self.mailboxes.range_mut(keys::FIRST_ENTITY..) {
+            state.begin_at(last);
+        }
+    }
+
+    /// A new incarnation of the mailbox's actor, and of no other.
+    pub(super) fn fence(&mut self, mailbox: MailboxId) -> u64 {
+        self.incarnations += 1;
+        if let Some(state) = self.mailboxes.get_mut(&mailbox) {
+            if cfg!(steadfast_bug = "give_incarnations_again") {
+                state.incarnation += 1;
+                return state.incarnation;
+            }
+            state.incarnation = self.incarnations;
+        }
+        self.incarnations
+    }
+
+    /// Drops the entities' mailboxes that nobody holds and of which the engine has all. Those of other actors are few.
+    pub(super) fn forget_idle(&mut self) {
+        let oldest = self.frozen.as_ref().map_or(self.active.id, |frozen| frozen.generation.id);
+        let usual = self.bounds.mailbox;
+        self.mailboxes.retain(|id, state| !keys::is_entity(*id) || !state.is_idle(oldest, usual));
+        self.stayed = self.mailboxes.len();
     }
 
     fn mailbox(&self, id: MailboxId) -> Result<&MailboxState, Refusal> {
@@ -523,7 +656,7 @@ impl Admission {
         let mut generation = std::mem::replace(&mut self.active, next);
         generation.last = self.last;
         let cursors = generation
-            .touched
+            .touched()
             .iter()
             .filter_map(|log| {
                 Some((*log, self.mailboxes.get(&log.mailbox)?.lanes[usize::from(log.lane)].clone()))
@@ -541,39 +674,73 @@ impl Admission {
         self.stamp += 1;
     }
 
-    /// Applies one group found in the journal. The cursors of every mailbox in it must be loaded.
-    pub(super) fn replay(&mut self, header: &GroupHeader, bytes: Vec<u8>, ops: Vec<(u32, Replayed)>) {
+    /// Applies one group found in the journal; `None` when it cannot have been written. The cursors of every mailbox in it must
+    /// be loaded.
+    pub(super) fn replay(
+        &mut self,
+        header: &GroupHeader,
+        bytes: Vec<u8>,
+        ops: Vec<(u32, Replayed)>,
+    ) -> Option<()> {
         self.groups += 1;
         let group = self.groups;
         for (commit, op) in ops {
-            self.replay_op(header.first + u64::from(commit), group, &bytes, op);
+            self.replay_op(header.first + u64::from(commit), group, &bytes, op)?;
         }
         self.last = header.last();
         self.since_freeze += bytes.len();
         self.active.group_sealed(group, &Arc::new(bytes));
+        Some(())
     }
 
-    fn replay_op(&mut self, number: u64, group: u64, bytes: &[u8], op: Replayed) {
+    fn replay_op(&mut self, number: u64, group: u64, bytes: &[u8], op: Replayed) -> Option<()> {
         match op {
             Replayed::Append { log, position, envelope } => {
-                let Some(state) = self.mailboxes.get_mut(&log.mailbox) else { return };
+                let Some(state) = self.mailboxes.get_mut(&log.mailbox) else { return Some(()) };
                 let cursor = &mut state.lanes[usize::from(log.lane)];
                 if number <= cursor.as_of {
-                    return;
+                    return Some(());
+                }
+                // an empty log of an entity goes on where it was said to
+                cursor.begin_at(position);
+                // a position is given once, and a view gives none
+                let is_new = position >= cursor.next && position < u64::MAX && !log.is_shown();
+                if !is_new && !cfg!(steadfast_bug = "replay_a_position_again") {
+                    return None;
                 }
                 cursor.next = position;
                 cursor.append(envelope.len());
                 self.active.append(log, position, group, envelope);
                 self.touch(log);
+                self.advance_views(log, position + 1);
             }
             Replayed::Settle { log, position, len } => {
-                let Some(state) = self.mailboxes.get(&log.mailbox) else { return };
+                let Some(state) = self.mailboxes.get(&log.mailbox) else { return Some(()) };
                 if number > state.lanes[usize::from(log.lane)].as_of {
                     self.settle(log, position, len);
                 }
             }
-            Replayed::Put { key, value } => self.active.put(bytes[key].to_vec(), Some(&bytes[value])),
-            Replayed::Delete { key } => self.active.put(bytes[key].to_vec(), None),
+            Replayed::Trim { log, below, bytes } => {
+                let Some(state) = self.mailboxes.get(&log.mailbox) else { return Some(()) };
+                if number > state.lanes[usize::from(log.lane)].as_of {
+                    self.trim(log, below, bytes);
+                }
+            }
+            Replayed::Seek { log, to } => {
+                let Some(state) = self.mailboxes.get(&log.mailbox) else { return Some(()) };
+                if number > state.lanes[usize::from(log.lane)].as_of {
+                    self.seek(log, to);
+                }
+            }
+            Replayed::Put { key, value } => {
+                let key = bytes[key].to_vec();
+                keys::is_of_a_commit(&key).then(|| self.active.put(key, Some(&bytes[value])))?;
+            }
+            Replayed::Delete { key } => {
+                let key = bytes[key].to_vec();
+                keys::is_of_a_commit(&key).then(|| self.active.put(key, None))?;
+            }
         }
+        Some(())
     }
 }

@@ -2,7 +2,7 @@
 //! meanwhile; the next checkpoint waits.
 //!
 //! # Invariants
-//! - The engine does not move while it is copied: all of the copy is of one commit number.
+//! - The engine does not move while it is copied, and no page file goes: all of the copy is of one commit number.
 //! - The copy has an id of its own, so segments of the original are foreign to it.
 //! - The manifest comes last: what a backup that was interrupted leaves behind does not open.
 
@@ -11,10 +11,13 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use super::accounts::Accounts;
 use super::engine::{Engine, EngineError, Pair, Seal, Write};
 use super::fault::StoreError;
 use super::lock::Lock;
 use super::manifest::{CleanClose, Manifest};
+use super::page::Stored;
+use super::page_files::{self, PageFiles};
 use super::recovery::{self, Place};
 use super::segment::{self, FORMAT, SegmentHeader};
 use super::{Shared, Store};
@@ -116,9 +119,11 @@ struct Copy<'a> {
 impl Copy<'_> {
     fn make(&self) -> Result<u64, StoreError> {
         self.begin().map_err(|e| StoreError::io(&self.to.root, "beginning a backup", e))?;
-        let number = self.from.with_engine(|engine| Ok(super::census::Census::read(engine)?.0))?;
+        let (number, census) = self.from.with_engine(super::census::Census::read)?;
+        let manifest = self.manifest(number);
+        let pages = self.pages(&manifest, census.accounts())?;
         let seal = self.engine()?;
-        let manifest = self.manifest(number, seal);
+        let manifest = Manifest { clean: Some(CleanClose { last: number, seal, pages }), ..manifest };
         self.segment(&manifest)
             .map_err(|e| StoreError::io(&self.to.root, "writing a backup's journal", e))?;
         manifest.write(&*self.to.medium, &self.to.root)?;
@@ -131,12 +136,27 @@ impl Copy<'_> {
         medium.create(UNFINISHED)?;
         medium.sync_dir("")?;
         medium.create_dir(recovery::JOURNAL)?;
+        medium.create_dir(page_files::DIR)?;
         medium.sync_dir("")
     }
 
     fn end(&self) -> io::Result<()> {
         self.to.medium.remove(UNFINISHED)?;
         self.to.medium.sync_dir("")
+    }
+
+    /// Every page file in which something lives, with its dead pages: links name places in it.
+    fn pages(&self, manifest: &Manifest, accounts: &Accounts) -> Result<Vec<(u64, u64)>, StoreError> {
+        let Place { medium, root, .. } = &self.to;
+        let to = PageFiles::find(medium.clone(), root.clone(), manifest.store, self.from.pages.size())?;
+        let mut copied = Vec::new();
+        for (file, account) in accounts.iter() {
+            self.from.pages.copy(file, account.end, &to)?;
+            copied.push((file, account.end));
+        }
+        let synced = medium.sync_dir(page_files::DIR);
+        synced.map_err(|e| StoreError::io(root.join(page_files::DIR), "writing a backup's pages", e))?;
+        Ok(copied)
     }
 
     /// Every sealed pair as it is, the meta record with number and census among them.
@@ -155,11 +175,18 @@ impl Copy<'_> {
     fn next_pairs(&self, from: &[u8]) -> Result<Option<Vec<Pair>>, StoreError> {
         let pairs = self.from.with_engine(|engine| Ok(engine.range(from, &[u8::MAX], BATCH_WRITES)?))?;
         // what is damaged in the original is found here, not when the copy is needed
-        pairs.iter().try_for_each(|(key, value)| super::sealed::verify(key, value).map(drop))?;
+        for (key, sealed) in &pairs {
+            let (_, value) = super::sealed::verify(key, sealed)?;
+            if key.first() == Some(&super::keys::class::PAGE)
+                && let Stored::Link(link) = Stored::of(key, value)?
+            {
+                self.from.pages.read_record(key, &link)?;
+            }
+        }
         Ok(if pairs.is_empty() { None } else { Some(pairs) })
     }
 
-    fn manifest(&self, number: u64, seal: Seal) -> Manifest {
+    fn manifest(&self, number: u64) -> Manifest {
         Manifest {
             format: FORMAT,
             store: *recovery::uuid_of_a_new_store(),
@@ -168,7 +195,7 @@ impl Copy<'_> {
             checkpoint: number,
             first_segment: 1,
             high_water: number,
-            clean: Some(CleanClose { last: number, seal }),
+            clean: None,
         }
     }
 

@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use super::keys::{LogId, MailboxId};
+use super::keys::{self, LogId, MailboxId};
 
 /// Operations, and the conditions that must hold when they are admitted.
 #[derive(Debug, Default)]
@@ -21,10 +21,47 @@ pub(crate) struct Batch {
 /// One operation; its bytes lie in the batch.
 #[derive(Debug)]
 pub(super) enum Op {
-    Append { log: LogId, envelope: Range<usize> },
-    Settle { log: LogId, position: u64, len: u32 },
-    Put { key: Vec<u8>, value: Range<usize> },
-    Delete { key: Vec<u8> },
+    Append {
+        log: LogId,
+        envelope: Range<usize>,
+    },
+    Settle {
+        log: LogId,
+        position: u64,
+        len: u32,
+    },
+    Trim {
+        log: LogId,
+        below: u64,
+        bytes: u64,
+    },
+    Seek {
+        log: LogId,
+        to: u64,
+    },
+    Put {
+        key: Vec<u8>,
+        value: Range<usize>,
+    },
+    /// A put of the value and, behind it, the position of the append before it.
+    PutPlaced {
+        key: Vec<u8>,
+        value: Range<usize>,
+    },
+    Delete {
+        key: Vec<u8>,
+    },
+}
+
+impl Op {
+    /// Whether recovery takes it: what it refuses must never be admitted.
+    pub(super) fn can_be_replayed(&self) -> bool {
+        match self {
+            Op::Append { log, .. } => !log.is_shown(),
+            Op::Put { key, .. } | Op::PutPlaced { key, .. } | Op::Delete { key } => keys::is_of_a_commit(key),
+            Op::Settle { .. } | Op::Trim { .. } | Op::Seek { .. } => true,
+        }
+    }
 }
 
 /// What must hold at admission.
@@ -61,16 +98,19 @@ impl Batch {
             .ops
             .iter()
             .map(|op| match op {
-                Op::Put { key, .. } | Op::Delete { key } => key.len(),
-                Op::Append { .. } | Op::Settle { .. } => 0,
+                Op::Put { key, .. } | Op::PutPlaced { key, .. } | Op::Delete { key } => key.len(),
+                Op::Append { .. } | Op::Settle { .. } | Op::Trim { .. } | Op::Seek { .. } => 0,
             })
             .sum();
         8 + self.ops.len() * 24 + keys + self.bytes.len()
     }
 
     pub(crate) fn require(&mut self, condition: Condition) {
-        if !self.conditions.contains(&condition) {
-            self.conditions.push(condition);
+        match condition {
+            // before all others: whoever may not commit any more is to learn that, not what has changed since
+            Condition::Incarnation { .. } => self.conditions.insert(0, condition),
+            _ if !self.conditions.contains(&condition) => self.conditions.push(condition),
+            _ => {}
         }
     }
 
@@ -91,6 +131,21 @@ impl Batch {
         self.ops.push(Op::Settle { log, position, len });
     }
 
+    /// As [`Batch::settle`], whether or not it waits: of what does not, nothing changes.
+    pub(crate) fn supersede(&mut self, log: LogId, position: u64, len: u32) {
+        self.ops.push(Op::Settle { log, position, len });
+    }
+
+    /// Everything in the log below a position is done with, and is `bytes` long together. Of two trims the further one counts.
+    pub(crate) fn trim(&mut self, log: LogId, below: u64, bytes: u64) {
+        self.ops.push(Op::Trim { log, below, bytes });
+    }
+
+    /// The reader of the log goes on at a position, whatever it has settled.
+    pub(crate) fn seek(&mut self, log: LogId, to: u64) {
+        self.ops.push(Op::Seek { log, to });
+    }
+
     pub(crate) fn put<E>(
         &mut self,
         key: Vec<u8>,
@@ -98,6 +153,18 @@ impl Batch {
     ) -> Result<(), E> {
         let value = self.write(write)?;
         self.ops.push(Op::Put { key, value });
+        Ok(())
+    }
+
+    /// As [`Batch::put`]; behind the value comes, in 8 bytes, the position of what was appended last before this. Nobody knows it
+    /// before the batch is admitted.
+    pub(crate) fn put_placed<E>(
+        &mut self,
+        key: Vec<u8>,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let value = self.write(write)?;
+        self.ops.push(Op::PutPlaced { key, value });
         Ok(())
     }
 

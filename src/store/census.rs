@@ -1,17 +1,25 @@
-//! How many values of each class the engine holds, and the sum of their checksums. Carried by every checkpoint batch, so
-//! that an engine that dropped or changed something, whatever the moment of the crash, is told apart from a whole one.
+//! How many values of each class the engine holds, and the sum of their checksums, and what lives in each page file. Carried
+//! by every checkpoint batch, so that an engine that dropped or changed something, whatever the moment of the crash, is told
+//! apart from a whole one.
 
 use std::collections::BTreeMap;
 
+use super::accounts::{Account, Accounts};
 use super::engine::{Engine, Write};
 use super::fault::StoreError;
 use super::group::u64_at;
 use super::keys::{self, class};
+use super::page::{Link, Stored};
+use super::page_files::PageFiles;
 use super::sealed;
 
-/// Per class: count, and the wrapping sum of the CRCs in its sealed values.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Census(BTreeMap<u8, (u64, u64)>);
+/// See the module's head.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Census {
+    /// Per class: count, and the wrapping sum of the CRCs in its sealed values.
+    classes: BTreeMap<u8, (u64, u64)>,
+    accounts: Accounts,
+}
 
 impl Census {
     /// The writes that put `value` under `key` in place of whatever is there.
@@ -23,6 +31,9 @@ impl Census {
         out: &mut Vec<Write>,
     ) -> Result<(), StoreError> {
         self.forget_old(engine, &key, out)?;
+        if let Some(link) = link(&key, value) {
+            self.accounts.add(&link);
+        }
         for (key, sealed) in sealed::seal(key, value) {
             let (count, sum) = self.of(&key);
             *count = count.wrapping_add(1);
@@ -53,6 +64,9 @@ impl Census {
     ) -> Result<bool, StoreError> {
         let Some(old) = engine.get(key)? else { return Ok(false) };
         self.forget(key, &old);
+        if let Some(link) = old.get(sealed::OVERHEAD..).and_then(|value| link(key, value)) {
+            self.accounts.remove(&link);
+        }
         for chunk in sealed::chunk_keys(key, &old) {
             if let Some(old) = engine.get(&chunk)? {
                 self.forget(&chunk, &old);
@@ -69,13 +83,35 @@ impl Census {
     }
 
     fn of(&mut self, key: &[u8]) -> &mut (u64, u64) {
-        self.0.entry(key.first().copied().unwrap_or(0)).or_default()
+        self.classes.entry(key.first().copied().unwrap_or(0)).or_default()
+    }
+
+    /// What lives in each page file.
+    pub(super) fn accounts(&self) -> &Accounts {
+        &self.accounts
+    }
+
+    /// The writes that end every batch: the accounts that it changed, and the meta record.
+    pub(super) fn record(
+        &mut self,
+        engine: &dyn Engine,
+        number: u64,
+        out: &mut Vec<Write>,
+    ) -> Result<(), StoreError> {
+        for (file, account) in self.accounts.take_changed() {
+            match account {
+                Some(account) => self.put(engine, keys::page_file(file), &account.encode(), out)?,
+                None => self.delete(engine, keys::page_file(file), out)?,
+            }
+        }
+        out.push(self.meta(number));
+        Ok(())
     }
 
     /// The write of the meta record: the checkpoint's number and this census.
-    pub(super) fn record(&self, number: u64) -> Write {
+    fn meta(&self, number: u64) -> Write {
         let mut value = number.to_be_bytes().to_vec();
-        for (class, (count, sum)) in self.0.iter().filter(|(_, (count, _))| *count > 0) {
+        for (class, (count, sum)) in self.classes.iter().filter(|(_, (count, _))| *count > 0) {
             value.push(*class);
             value.extend_from_slice(&count.to_be_bytes());
             value.extend_from_slice(&sum.to_be_bytes());
@@ -95,20 +131,38 @@ impl Census {
         let mut census = Census::default();
         for entry in value[8..].chunks(17) {
             let (count, sum) = u64_at(entry, 1).zip(u64_at(entry, 9)).ok_or_else(short)?;
-            census.0.insert(entry[0], (count, sum));
+            census.classes.insert(entry[0], (count, sum));
         }
+        census.read_accounts(engine)?;
         Ok((number, census))
     }
 
-    /// Counts everything in the engine, checking every checksum on the way.
-    pub(super) fn take(engine: &dyn Engine) -> Result<Self, StoreError> {
+    fn read_accounts(&mut self, engine: &dyn Engine) -> Result<(), StoreError> {
+        let (from, to) = (keys::page_file(0), [class::PAGE_FILE + 1]);
+        for (key, sealed) in engine.range(&from, &to, usize::MAX)? {
+            let value = sealed::unseal(engine, &key, sealed)?;
+            let account = u64_at(&key, 1).zip(Account::decode(&value));
+            let (file, account) = account.ok_or_else(|| sealed::damaged(&key, "is no account"))?;
+            self.accounts.found(file, account);
+        }
+        Ok(())
+    }
+
+    /// Counts everything in the engine, checking every checksum on the way, also those of pages in files.
+    pub(super) fn take(engine: &dyn Engine, pages: &PageFiles) -> Result<Self, StoreError> {
         const AT_ONCE: usize = 256;
         let mut census = Census::default();
         let mut from = vec![class::META + 1];
         loop {
             let pairs = engine.range(&from, &[u8::MAX], AT_ONCE)?;
             for (key, sealed) in &pairs {
-                sealed::verify(key, sealed)?;
+                let (_, value) = sealed::verify(key, sealed)?;
+                if key.first() == Some(&class::PAGE)
+                    && let Stored::Link(link) = Stored::of(key, value)?
+                {
+                    pages.read_record(key, &link)?;
+                    census.accounts.add(&link);
+                }
                 let (count, sum) = census.of(key);
                 *count += 1;
                 *sum = sum.wrapping_add(sealed::sum(sealed));
@@ -125,13 +179,19 @@ impl Census {
 
     /// The first class in which the engine, as counted, is not what this census says.
     pub(super) fn difference(&self, counted: &Census) -> Option<String> {
-        let classes = self.0.keys().chain(counted.0.keys());
+        let classes = self.classes.keys().chain(counted.classes.keys());
         classes
-            .map(|class| (class, self.0.get(class).copied(), counted.0.get(class).copied()))
+            .map(|class| (class, self.classes.get(class).copied(), counted.classes.get(class).copied()))
             .find(|(_, expected, found)| expected.unwrap_or_default() != found.unwrap_or_default())
             .map(|(class, expected, found)| {
                 let (expected, found) = (expected.unwrap_or_default().0, found.unwrap_or_default().0);
                 format!("class {class:02x} must have {expected} values as written, {found} were found or they differ")
             })
+            .or_else(|| self.accounts.difference(&counted.accounts))
     }
+}
+
+/// The link in a value, if it is one of a page that lies in a file.
+fn link(key: &[u8], value: &[u8]) -> Option<Link> {
+    if key.first() == Some(&class::PAGE) { Link::decode(value) } else { None }
 }

@@ -3,11 +3,13 @@
 //!
 //! # Invariants, in the order of the steps
 //! 1. A frozen generation is written only when its last commit is durable: the engine never holds what the journal lost.
-//! 2. Many small batches: cells and pages first, then each log's trimmed pages and cursor; the number in the last batch.
-//! 3. Then the engine is flushed, then the manifest says so, and only then are segments recycled.
-//! 4. Readers go to the engine for a generation only after it was flushed.
+//! 2. Larger pages are written to page files and synced before the first batch of the engine, which may name them.
+//! 3. Many small batches: cells and pages first, then each log's trimmed pages and cursor; the number in the last batch.
+//! 4. Then the engine is flushed, then the manifest says so, and only then are segments recycled and page files removed.
+//! 5. Readers go to the engine for a generation only after it was flushed. When a file goes, they have been told to look again.
 //!
-//! A crash anywhere between leaves batches that the replay from the old number writes again, to the same end.
+//! A crash anywhere between leaves batches that the replay from the old number writes again, to the same end, and in page files
+//! what nobody names.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,184 +19,30 @@ use super::Shared;
 use super::admission::Admission;
 use super::census::Census;
 use super::committer::Step;
-use super::engine::{Engine, EngineError, Write};
+use super::engine::EngineError;
 use super::fault::StoreError;
-use super::keys::{self, LogId};
 use super::manifest::Manifest;
 use super::overlay::Frozen;
+use super::packer::{Packed, Packer};
+use super::writer::Writer;
 use crate::clock::Stopwatch;
 use crate::observe::Event;
-
-/// The most writes in one engine batch: larger ones make sled hold on to memory.
-const BATCH_WRITES: usize = 64;
-/// The most bytes in one engine batch, roughly.
-const BATCH_BYTES: usize = 1 << 20;
-/// Envelopes of one log are packed into pages of this many bytes.
-const PAGE: usize = 16 * 1024;
 
 /// Segments kept beyond the spares that are wanted. A spare that was taken is replaced at once, so without these every
 /// segment would be pre-written anew and its predecessor removed.
 const RECYCLED: usize = 2;
 
-/// Turns a frozen generation into engine batches.
-pub(super) struct Writer {
-    frozen: Arc<Frozen>,
-    census: Census,
-    logs: Vec<LogId>,
-    at: Position,
-    before: u64,
-}
-
-enum Position {
-    Cells(Option<Vec<u8>>),
-    Pages { log: usize, from: u64 },
-    Cursors { log: usize },
-    Number,
-    Done,
-}
-
-impl Writer {
-    /// `before` is the engine's checkpoint number until the last batch.
-    pub(super) fn new(frozen: Arc<Frozen>, census: Census, before: u64) -> Self {
-        let mut logs: Vec<LogId> = frozen.generation.logs.keys().copied().collect();
-        logs.sort_unstable();
-        Writer { frozen, census, logs, at: Position::Cells(None), before }
-    }
-
-    /// The next batch, or nothing when all has been written.
-    pub(super) fn next_batch(&mut self, engine: &dyn Engine) -> Result<Option<Vec<Write>>, StoreError> {
-        let mut batch = Vec::new();
-        while batch.is_empty() {
-            match &self.at {
-                Position::Cells(after) => self.cells(after.clone(), engine, &mut batch)?,
-                Position::Pages { log, from } => self.pages(*log, *from, engine, &mut batch)?,
-                Position::Cursors { log } => self.cursors(*log, engine, &mut batch)?,
-                Position::Number => {
-                    self.at = Position::Done;
-                    self.before = self.frozen.generation.last;
-                    break;
-                }
-                Position::Done => return Ok(None),
-            }
-        }
-        batch.push(self.census.record(self.before));
-        Ok(Some(batch))
-    }
-
-    fn cells(
-        &mut self,
-        after: Option<Vec<u8>>,
-        engine: &dyn Engine,
-        batch: &mut Vec<Write>,
-    ) -> Result<(), StoreError> {
-        let frozen = self.frozen.clone();
-        let from = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
-        let mut bytes = 0;
-        for (key, value) in frozen.generation.cells.range((from, std::ops::Bound::Unbounded)) {
-            match value {
-                Some(value) => self.census.put(engine, key.clone(), value, batch)?,
-                None => self.census.delete(engine, key.clone(), batch)?,
-            }
-            bytes += value.as_ref().map_or(0, |value| value.len());
-            if batch.len() >= BATCH_WRITES || bytes >= BATCH_BYTES {
-                self.at = Position::Cells(Some(key.clone()));
-                return Ok(());
-            }
-        }
-        self.at = Position::Pages { log: 0, from: 0 };
-        Ok(())
-    }
-
-    fn pages(
-        &mut self,
-        log: usize,
-        from: u64,
-        engine: &dyn Engine,
-        batch: &mut Vec<Write>,
-    ) -> Result<(), StoreError> {
-        let Some(id) = self.logs.get(log).copied() else {
-            self.at = Position::Cursors { log: 0 };
-            return Ok(());
-        };
-        let frozen = self.frozen.clone();
-        let (mut page, mut first, mut bytes) = (Vec::new(), 0, 0);
-        for entry in frozen.generation.entries(id, from) {
-            let envelope = frozen.generation.slice(entry, &[]);
-            if !page.is_empty() && page.len() + envelope.len() > PAGE {
-                bytes += page.len();
-                self.census.put(engine, keys::page(id, first), &std::mem::take(&mut page), batch)?;
-                if batch.len() >= BATCH_WRITES || bytes >= BATCH_BYTES {
-                    self.at = Position::Pages { log, from: entry.position };
-                    return Ok(());
-                }
-            }
-            if page.is_empty() {
-                first = entry.position;
-            }
-            page.extend_from_slice(&entry.position.to_be_bytes());
-            page.extend_from_slice(&entry.len.to_be_bytes());
-            page.extend_from_slice(&envelope);
-        }
-        if !page.is_empty() {
-            self.census.put(engine, keys::page(id, first), &page, batch)?;
-        }
-        self.at = Position::Pages { log: log + 1, from: 0 };
-        Ok(())
-    }
-
-    fn cursors(&mut self, log: usize, engine: &dyn Engine, batch: &mut Vec<Write>) -> Result<(), StoreError> {
-        let frozen = self.frozen.clone();
-        let Some((id, cursor)) = frozen.cursors.get(log) else {
-            self.at = Position::Number;
-            return Ok(());
-        };
-        self.trim(*id, cursor.front, cursor.front == cursor.next, engine, batch)?;
-        if batch.len() < BATCH_WRITES {
-            self.census.put(engine, keys::cursor(*id), &cursor.encode(frozen.generation.last), batch)?;
-            self.at = Position::Cursors { log: log + 1 };
-        }
-        Ok(())
-    }
-
-    /// Deletes pages all of whose positions are below `front`: those before the last page that begins at or below it,
-    /// and that one too when the log is empty.
-    fn trim(
-        &mut self,
-        log: LogId,
-        front: u64,
-        empty: bool,
-        engine: &dyn Engine,
-        batch: &mut Vec<Write>,
-    ) -> Result<(), StoreError> {
-        let end = keys::page(log, front.saturating_add(1));
-        let pages = engine.range(&keys::page(log, 0), &end, BATCH_WRITES + 1)?;
-        let done = if empty || cfg!(steadfast_bug = "trim-too-early") {
-            pages.len()
-        } else {
-            pages.len().saturating_sub(1)
-        };
-        for (key, _) in pages.into_iter().take(done.min(BATCH_WRITES)) {
-            self.census.delete(engine, key, batch)?;
-        }
-        Ok(())
-    }
-
-    /// Writes everything; for recovery, where nobody waits meanwhile.
-    pub(super) fn write_all(mut self, engine: &dyn Engine) -> Result<Census, StoreError> {
-        while let Some(batch) = self.next_batch(engine)? {
-            engine.apply(batch)?;
-        }
-        engine.flush()?;
-        Ok(self.census)
-    }
-}
-
 /// Drives checkpoints and keeps the journal's spares; see the module's head.
 pub(super) struct Checkpointer {
     shared: Arc<Shared>,
+    /// As it is on disk.
     manifest: Manifest,
+    /// The checkpoint that the engine has, which may not be on disk yet.
+    number: u64,
     census: Census,
     stage: Stage,
+    /// What the frozen generation was packed into: it stands, also when the engine had no room for what names it.
+    packed: Option<Arc<Packed>>,
     began: Stopwatch,
     previous: Stopwatch,
     writes: u64,
@@ -203,6 +51,7 @@ pub(super) struct Checkpointer {
 enum Stage {
     Idle,
     Frozen(Arc<Frozen>),
+    Packing(Box<Packer>),
     Writing(Box<Writer>),
     Written(Arc<Frozen>),
     Flushed(u64),
@@ -210,17 +59,35 @@ enum Stage {
 }
 
 impl Checkpointer {
-    pub(super) fn new(shared: Arc<Shared>, manifest: Manifest, census: Census) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, manifest: Manifest, number: u64, census: Census) -> Self {
         let now = Stopwatch::start();
-        Checkpointer { shared, manifest, census, stage: Stage::Idle, began: now, previous: now, writes: 0 }
+        let stage = Stage::Idle;
+        Checkpointer {
+            shared,
+            manifest,
+            number,
+            census,
+            stage,
+            packed: None,
+            began: now,
+            previous: now,
+            writes: 0,
+        }
+    }
+
+    /// Whether the next step writes to the engine.
+    #[cfg(test)]
+    pub(super) fn is_writing(&self) -> bool {
+        matches!(self.stage, Stage::Writing(_))
     }
 
     /// Does the next piece of work, if there is one: a stage of a checkpoint, or a spare segment.
     pub(super) fn step(&mut self) -> Step {
-        let _span = tracing::debug_span!("checkpoint", before = self.manifest.checkpoint).entered();
+        let _span = tracing::debug_span!("checkpoint", before = self.number).entered();
         let done = match std::mem::replace(&mut self.stage, Stage::Idle) {
             Stage::Idle => self.look(),
             Stage::Frozen(frozen) => self.start(frozen),
+            Stage::Packing(packer) => self.pack(packer),
             Stage::Writing(writer) => self.write(writer),
             Stage::Written(frozen) => self.flush(frozen),
             Stage::Flushed(number) => self.record(number),
@@ -275,8 +142,11 @@ impl Checkpointer {
             if cfg!(steadfast_bug = "drop-the-overlay-early") {
                 self.shared.admission().drop_frozen();
             }
-            let writer = Writer::new(frozen, self.census.clone(), self.manifest.checkpoint);
-            self.stage = Stage::Writing(Box::new(writer));
+            let packed = self.packed.clone();
+            self.stage = match packed.filter(|_| !cfg!(steadfast_bug = "pack-again-at-every-try")) {
+                Some(packed) => self.writing(frozen, packed),
+                None => Stage::Packing(Box::new(Packer::new(frozen))),
+            };
             return Ok(Step::Worked);
         }
         self.stage = Stage::Frozen(frozen);
@@ -290,6 +160,33 @@ impl Checkpointer {
         let rests = admission.engine.holds > 0 && !cfg!(steadfast_bug = "back-up-a-moving-engine");
         admission.engine.moves |= durable && !rests;
         durable && admission.engine.moves
+    }
+
+    fn writing(&self, frozen: Arc<Frozen>, packed: Arc<Packed>) -> Stage {
+        let writer = Writer::new(frozen, self.census.clone(), self.number, packed);
+        Stage::Writing(Box::new(writer))
+    }
+
+    fn pack(&mut self, mut packer: Box<Packer>) -> Result<Step, StoreError> {
+        let files = &self.shared.pages;
+        match self.shared.with_engine(|engine| packer.step(engine, &self.census, files)) {
+            Ok(None) => self.stage = Stage::Packing(packer),
+            Ok(Some(packed)) => {
+                let packed = Arc::new(packed);
+                self.packed = Some(packed.clone());
+                self.stage = self.writing(packer.frozen, packed);
+            }
+            // the engine has not been touched: only what was written to page files is forgotten
+            Err(StoreError::Full { .. }) => {
+                files.rewind();
+                self.make_room();
+                tracing::warn!("no room for a checkpoint: senders are refused until there is");
+                self.stage = Stage::Frozen(packer.frozen);
+                return Ok(Step::Idle);
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(Step::Worked)
     }
 
     fn write(&mut self, mut writer: Box<Writer>) -> Result<Step, StoreError> {
@@ -312,7 +209,11 @@ impl Checkpointer {
             }
             Ok(None) => {
                 self.census = writer.census;
+                self.number = frozen.generation.last;
                 self.stage = Stage::Written(frozen);
+                if cfg!(steadfast_bug = "remove-page-files-before-manifest") {
+                    self.shared.pages.remove_dead(self.census.accounts())?;
+                }
             }
             Err(StoreError::Full { .. }) => return self.reopen_full_engine(frozen),
             Err(error) => return Err(error),
@@ -325,7 +226,7 @@ impl Checkpointer {
     fn reopen_full_engine(&mut self, frozen: Arc<Frozen>) -> Result<Step, StoreError> {
         self.make_room();
         self.shared.reopen_engine()?;
-        self.census = self.shared.with_engine(Census::read)?.1;
+        (self.number, self.census) = self.shared.with_engine(Census::read)?;
         tracing::warn!("no room for a checkpoint: senders are refused until there is");
         self.stage = Stage::Frozen(frozen);
         Ok(Step::Idle)
@@ -375,7 +276,13 @@ impl Checkpointer {
     }
 
     fn recycle(&mut self, number: u64) -> Result<Step, StoreError> {
-        self.shared.admission().drop_frozen();
+        {
+            let mut admission = self.shared.admission();
+            admission.drop_frozen();
+            admission.forget_idle();
+        }
+        self.packed = None;
+        self.shared.pages.remove_dead(self.census.accounts())?;
         let first_needed = if cfg!(steadfast_bug = "recycle-by-number") {
             self.shared.segments.first_needed(number)
         } else {
@@ -482,7 +389,8 @@ impl Checkpointer {
         self.finish()?;
         let seal = self.shared.close_engine()?;
         self.manifest.high_water = last;
-        self.manifest.clean = Some(super::manifest::CleanClose { last, seal });
+        let pages = self.census.accounts().iter().map(|(file, account)| (file, account.end)).collect();
+        self.manifest.clean = Some(super::manifest::CleanClose { last, seal, pages });
         let write = || self.manifest.write(&*self.shared.segments.medium, &self.shared.segments.root);
         match write() {
             Err(StoreError::Full { .. }) => {

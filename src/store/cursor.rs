@@ -2,9 +2,13 @@
 //! exceptions, `next` is the position the next append gets.
 //!
 //! # Invariants
-//! - `front <= next`; no settled range touches `front` (it would have moved it) or reaches beyond `next`.
+//! - `front <= next`, which is below the largest number; no settled range touches `front` (it would have moved it) or reaches beyond `next`.
 //! - `next` never goes back, also when the log is empty: a position is given once.
+//! - An entity's log that is empty has no record, so that a million of them cost nothing: it begins again at the number of the
+//!   last commit. That is above every position it ever gave, because its record goes only once `next` is not above the number
+//!   of the checkpoint.
 //! - Waiting = `next - front` minus what the ranges cover; it is derived, so it cannot drift.
+//! - `trimmed <= front`: what was settled was handled or superseded, what was trimmed off is missing for whoever shows the log.
 
 use std::collections::BTreeMap;
 
@@ -17,6 +21,8 @@ pub(crate) struct Cursor {
     pub(crate) next: u64,
     /// Bytes of the envelopes that wait.
     pub(crate) bytes: u64,
+    /// Every position below was trimmed off, or settled before.
+    pub(crate) trimmed: u64,
     /// Commits up to this number are contained in the engine's record of this cursor.
     pub(crate) as_of: u64,
     /// Settled out of order: start → end, exclusive.
@@ -29,6 +35,18 @@ impl Cursor {
     /// Messages that wait.
     pub(crate) fn waiting(&self) -> u64 {
         self.next - self.front - self.covered
+    }
+
+    /// Whether nothing waits, and nothing is known but where to go on.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.front == self.next
+    }
+
+    /// Has the log go on at `position`, if it is drained and not beyond it.
+    pub(crate) fn begin_at(&mut self, position: u64) {
+        if self.is_drained() && self.next < position {
+            (self.front, self.next) = (position, position);
+        }
     }
 
     pub(crate) fn is_waiting(&self, position: u64) -> bool {
@@ -48,7 +66,7 @@ impl Cursor {
     pub(crate) fn append(&mut self, len: usize) -> u64 {
         let position = self.next;
         self.next += 1;
-        self.bytes += len as u64;
+        self.bytes = self.bytes.saturating_add(len as u64);
         position
     }
 
@@ -65,6 +83,86 @@ impl Cursor {
             self.insert(position);
         }
         true
+    }
+
+    /// Positions that wait here and in a log that has the same ones.
+    pub(crate) fn waiting_in_both(&self, other: &Cursor) -> u64 {
+        let (first, next) = (self.front.max(other.front), self.next.min(other.next));
+        // whoever is nearly at the end need not look at what was settled long before
+        let from = |cursor: &Cursor| cursor.range_over(first).map_or(first, |(start, _)| start);
+        let (mine, others) = (self.settled.range(from(self)..), other.settled.range(from(other)..));
+        let mut ranges: Vec<(u64, u64)> = mine.chain(others).map(|(start, end)| (*start, *end)).collect();
+        ranges.sort_unstable();
+        let (mut waiting, mut at) = (0, first);
+        for (start, end) in ranges {
+            waiting += start.min(next).saturating_sub(at);
+            at = at.max(end);
+        }
+        waiting + next.saturating_sub(at)
+    }
+
+    /// Where the settled range over a position ends, if one is.
+    pub(crate) fn end_of_settled(&self, position: u64) -> Option<u64> {
+        self.range_over(position).map(|(_, end)| end)
+    }
+
+    /// The first position that is settled behind one that is not.
+    pub(crate) fn first_settled(&self) -> Option<u64> {
+        self.settled.keys().next().copied()
+    }
+
+    /// Whether something is settled behind what waits.
+    pub(crate) fn has_settled(&self) -> bool {
+        !self.settled.is_empty()
+    }
+
+    /// The settled ranges from a position on that an earlier state of it did not have so.
+    pub(crate) fn settled_since<'a>(
+        &'a self,
+        before: &'a Cursor,
+        from: u64,
+    ) -> impl Iterator<Item = (u64, u64)> + 'a {
+        let ranges = self.settled.range(from..).map(|(start, end)| (*start, *end));
+        ranges.filter(|(start, end)| before.settled.get(start) != Some(end))
+    }
+
+    /// Settles everything there is.
+    pub(crate) fn end(&mut self) {
+        self.seek(self.next);
+        self.bytes = 0;
+    }
+
+    /// Puts the front at a position, with nothing after it settled.
+    pub(crate) fn seek(&mut self, to: u64) {
+        self.front = to.min(self.next);
+        // what is read again is not missing
+        self.trimmed = self.trimmed.min(self.front);
+        self.settled.clear();
+        self.covered = 0;
+    }
+
+    /// Marks everything below a position as settled; `bytes` is what of it waited. False when there was nothing.
+    pub(crate) fn trim(&mut self, below: u64, bytes: u64) -> bool {
+        let below = below.min(self.next);
+        if below <= self.front {
+            return false;
+        }
+        self.bytes = self.bytes.saturating_sub(bytes);
+        self.pass(below);
+        self.trimmed = below;
+        true
+    }
+
+    /// Puts the front at a position and the settled ranges behind it.
+    pub(crate) fn pass(&mut self, to: u64) {
+        self.front = to.clamp(self.front, self.next);
+        while let Some((start, end)) = self.settled.first_key_value().map(|(start, end)| (*start, *end))
+            && start <= self.front
+        {
+            self.settled.remove(&start);
+            self.covered -= end - start;
+            self.front = self.front.max(end);
+        }
     }
 
     fn absorb_ranges_at_front(&mut self) {
@@ -99,8 +197,8 @@ impl Cursor {
 
     /// The record in the engine; see `docs/format.md`.
     pub(crate) fn encode(&self, as_of: u64) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(32 + self.settled.len() * 16);
-        for number in [as_of, self.front, self.next, self.bytes] {
+        let mut bytes = Vec::with_capacity(40 + self.settled.len() * 16);
+        for number in [as_of, self.front, self.next, self.bytes, self.trimmed] {
             bytes.extend_from_slice(&number.to_be_bytes());
         }
         for (start, end) in &self.settled {
@@ -113,13 +211,13 @@ impl Cursor {
     /// Reads a record; `None` when it breaks an invariant.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let (numbers, rest) = bytes.as_chunks::<8>();
-        if !rest.is_empty() || numbers.len() < 4 || numbers.len() % 2 != 0 {
+        if !rest.is_empty() || numbers.len() < 5 || numbers.len() % 2 == 0 {
             return None;
         }
         let mut numbers = numbers.iter().map(|bytes| u64::from_be_bytes(*bytes));
         let mut take = || numbers.next();
-        let (as_of, front, next, bytes) = (take()?, take()?, take()?, take()?);
-        let mut cursor = Cursor { front, next, bytes, as_of, ..Cursor::default() };
+        let (as_of, front, next, bytes, trimmed) = (take()?, take()?, take()?, take()?, take()?);
+        let mut cursor = Cursor { front, next, bytes, as_of, trimmed, ..Cursor::default() };
         let mut last = front;
         while let Some(start) = take() {
             let end = take()?;
@@ -130,7 +228,7 @@ impl Cursor {
             cursor.covered += end - start;
             last = end;
         }
-        (front <= next).then_some(cursor)
+        (trimmed <= front && front <= next && next < u64::MAX).then_some(cursor)
     }
 }
 
@@ -143,14 +241,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_cursor_agrees_with_a_plain_set(steps in proptest::collection::vec((any::<bool>(), 0u64..40), 0..200)) {
+        fn a_cursor_agrees_with_a_plain_set(steps in proptest::collection::vec((0u8..9, 0u64..40), 0..200)) {
             let mut cursor = Cursor::default();
             let mut waiting = BTreeSet::new();
-            for (append, at) in steps {
-                if append {
-                    waiting.insert(cursor.append(10));
-                } else {
-                    prop_assert_eq!(cursor.settle(at, 10), waiting.remove(&at));
+            for (step, at) in steps {
+                match step {
+                    0..4 => {
+                        waiting.insert(cursor.append(10));
+                    }
+                    4..8 => prop_assert_eq!(cursor.settle(at, 10), waiting.remove(&at)),
+                    _ => {
+                        let rest = waiting.split_off(&at);
+                        cursor.trim(at, waiting.len() as u64 * 10);
+                        waiting = rest;
+                    }
                 }
                 prop_assert_eq!(cursor.waiting(), waiting.len() as u64);
                 prop_assert_eq!(cursor.bytes, waiting.len() as u64 * 10);
@@ -160,6 +264,43 @@ mod tests {
                 again.as_of = cursor.as_of;
                 prop_assert_eq!(&again, &cursor);
             }
+        }
+
+        #[test]
+        fn what_waits_in_both_of_two_is_counted_as_in_plain_sets(
+            one in proptest::collection::vec(0u64..30, 0..30),
+            other in proptest::collection::vec(0u64..30, 0..30),
+        ) {
+            let cursor = |settled: &[u64]| {
+                let mut cursor = Cursor::default();
+                for _ in 0..30 {
+                    cursor.append(1);
+                }
+                for position in settled {
+                    cursor.settle(*position, 1);
+                }
+                cursor
+            };
+            let both = (0..30).filter(|position| !one.contains(position) && !other.contains(position)).count();
+            prop_assert_eq!(cursor(&one).waiting_in_both(&cursor(&other)), both as u64);
+        }
+
+        #[test]
+        fn a_cursor_that_was_put_anywhere_has_a_valid_record(
+            settled in proptest::collection::vec(0u64..20, 0..10),
+            below in 0u64..25,
+            to in 0u64..25,
+        ) {
+            let mut cursor = Cursor::default();
+            for _ in 0..20 {
+                cursor.append(1);
+            }
+            cursor.trim(below, 0);
+            for position in settled {
+                cursor.settle(position, 1);
+            }
+            cursor.seek(to);
+            prop_assert!(Cursor::decode(&cursor.encode(1)).is_some());
         }
 
         #[test]

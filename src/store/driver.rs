@@ -62,14 +62,20 @@ impl Driven {
         let closed = checkpointer.ok_or(StoreError::Closed)?.close();
         self.store.shared.failed.send_if_modified(|failed| failed.replace(StoreError::Closed).is_none());
         self.store.shared.wake_everybody();
+        match &closed {
+            Ok(()) => self.store.shared.end_life(),
+            Err(_) => self.store.shared.fall_silent(),
+        }
         closed
     }
 
     fn stop_threads(&mut self) -> Option<Checkpointer> {
-        self.store.shared.closing.store(true, Ordering::Release);
         {
-            // under the lock: nothing is admitted behind the committer's back, and a thread about to sleep has looked
-            self.store.shared.admission().closed = true;
+            // both under the lock: a committer that is told to end must not find later that something was still admitted,
+            // and a thread about to sleep has looked
+            let mut admission = self.store.shared.admission();
+            admission.closed = true;
+            self.store.shared.closing.store(true, Ordering::Release);
             self.store.shared.wake_everybody();
         }
         if let Some(committer) = self.committer.take() {
@@ -83,6 +89,7 @@ impl Drop for Driven {
     fn drop(&mut self) {
         if self.committer.is_some() {
             self.stop_threads();
+            self.store.shared.fall_silent();
             if self.store.shared.failure().is_none() {
                 self.store.shared.fail(StoreError::Closed);
             }

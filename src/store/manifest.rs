@@ -43,6 +43,8 @@ pub(super) struct Manifest {
 pub(super) struct CleanClose {
     pub(super) last: u64,
     pub(super) seal: Seal,
+    /// Page files in which something lives, and how long each is at least.
+    pub(super) pages: Vec<(u64, u64)>,
 }
 
 impl Manifest {
@@ -50,10 +52,7 @@ impl Manifest {
         let mut body = Vec::new();
         codec::encode_into(self, &mut body)
             .map_err(|e| StoreError::damaged(root.join(NAME), format!("cannot be encoded: {e}")))?;
-        let mut bytes = MAGIC.to_vec();
-        bytes.extend_from_slice(&crc32fast::hash(&body).to_be_bytes());
-        bytes.extend_from_slice(&(body.len() as u32).to_be_bytes());
-        bytes.extend_from_slice(&body);
+        let bytes = Self::sealed(&body);
         let replace = || {
             let _ = medium.remove(NEW);
             let file = medium.create(NEW)?;
@@ -65,12 +64,30 @@ impl Manifest {
         replace().map_err(|source| StoreError::io(root.join(NAME), "replacing the manifest", source))
     }
 
+    /// The file with this body.
+    pub(super) fn sealed(body: &[u8]) -> Vec<u8> {
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend_from_slice(&crc32fast::hash(body).to_be_bytes());
+        bytes.extend_from_slice(&(body.len() as u32).to_be_bytes());
+        bytes.extend_from_slice(body);
+        bytes
+    }
+
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut body = Vec::new();
+        let _ = codec::encode_into(self, &mut body);
+        Self::sealed(&body)
+    }
+
     /// The manifest; `None` when there is none.
     pub(super) fn read(medium: &dyn Medium, root: &Path) -> Result<Option<Self>, StoreError> {
         let path = root.join(NAME);
         let read = || {
             let file = medium.open(NAME)?;
-            let mut bytes = vec![0; usize::try_from(file.len()?).unwrap_or(0)];
+            // one byte more than there can be is enough to see that it is damaged
+            let len = file.len()?.min((HEADER + codec::MAX_BYTES + 1) as u64);
+            let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
             file.read_at(0, &mut bytes)?;
             Ok(bytes)
         };
@@ -81,7 +98,7 @@ impl Manifest {
         }
     }
 
-    fn decode(path: &Path, bytes: &[u8]) -> Result<Self, StoreError> {
+    pub(super) fn decode(path: &Path, bytes: &[u8]) -> Result<Self, StoreError> {
         let damaged = |what: &str| StoreError::damaged(path, what);
         if bytes.get(0..8) != Some(&MAGIC) {
             return Err(damaged("it does not begin as a manifest does"));
@@ -98,6 +115,12 @@ impl Manifest {
         if found > FORMAT {
             return Err(StoreError::Newer { path: path.into(), found, known: FORMAT });
         }
-        codec::decode(body).map_err(|e| damaged(&e.to_string()))
+        let manifest: Self = codec::decode(body).map_err(|e| damaged(&e.to_string()))?;
+        match manifest.first_segment {
+            0 | u64::MAX if !cfg!(steadfast_bug = "take_any_first_segment") => {
+                Err(damaged("its first segment has a number that is never given"))
+            }
+            _ => Ok(manifest),
+        }
     }
 }

@@ -12,7 +12,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::cursor::Cursor;
-use super::keys::LogId;
+use super::keys::{LogId, is_entity};
 
 /// Bytes of a sealed group, shared between the committer and the overlay.
 pub(super) type GroupBytes = Arc<Vec<u8>>;
@@ -73,7 +73,7 @@ pub(super) struct Generation {
     pub(super) logs: HashMap<LogId, VecDeque<Entry>>,
     pub(super) cells: BTreeMap<Vec<u8>, Option<Arc<[u8]>>>,
     /// Logs whose cursor changed, each once.
-    pub(super) touched: Vec<LogId>,
+    touched: Vec<LogId>,
     groups: HashMap<u64, Held>,
     cell_bytes: usize,
     group_bytes: usize,
@@ -81,6 +81,8 @@ pub(super) struct Generation {
 
 /// What a cell costs beside its key and value, roughly.
 const CELL_OVERHEAD: usize = 96;
+/// What a log costs that is touched, roughly: its mailbox stays in memory until the checkpoint.
+const LOG_OVERHEAD: usize = 640;
 
 impl Generation {
     pub(super) fn new(id: u64) -> Self {
@@ -89,7 +91,17 @@ impl Generation {
 
     /// Bytes held in memory.
     pub(super) fn bytes(&self) -> usize {
-        self.cell_bytes + self.group_bytes
+        self.cell_bytes + self.group_bytes + self.touched.len() * LOG_OVERHEAD
+    }
+
+    /// The log's cursor changed for the first time in this generation.
+    pub(super) fn touch(&mut self, log: LogId) {
+        self.touched.push(log);
+    }
+
+    /// Logs whose cursor changed.
+    pub(super) fn touched(&self) -> &[LogId] {
+        &self.touched
     }
 
     pub(super) fn append(&mut self, log: LogId, position: u64, group: u64, at: Range<usize>) {
@@ -110,7 +122,22 @@ impl Generation {
         while entries.front().is_some_and(|entry| !entry.live) {
             entries.pop_front();
         }
+        if entries.is_empty() && is_entity(log.mailbox) {
+            // there are many of them, and most get no more in this generation
+            self.logs.remove(&log);
+        }
         self.release(group);
+    }
+
+    /// As [`Generation::settle`], for all below a position.
+    pub(super) fn trim(&mut self, log: LogId, below: u64) {
+        let Some(entries) = self.logs.get_mut(&log) else { return };
+        let end = entries.partition_point(|entry| entry.position < below);
+        let groups: Vec<u64> =
+            entries.drain(..end).filter(|entry| entry.live).map(|entry| entry.group).collect();
+        for group in groups {
+            self.release(group);
+        }
     }
 
     fn release(&mut self, group: u64) {

@@ -1,15 +1,19 @@
-//! Reading: the overlay under the lock, the engine outside it. What the engine said holds while the count of finished
+//! Reading: the overlay under the lock, the engine and the page files outside it. What they said holds while the count of finished
 //! checkpoints stands; when it moved meanwhile, the read is done again.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
+use super::admission::Admission;
 use super::batch::Seen;
 use super::engine::Engine;
 use super::fault::StoreError;
-use super::group::{u32_at, u64_at};
-use super::keys::{self, LogId, MailboxId};
-use super::overlay::Slice;
+use super::group::u32_at;
+use super::keys::{self, FIRST_ENTITY, FIRST_VIEW, LogId, MailboxId};
+use super::overlay::{Generation, Slice};
+use super::page::{self, Stored};
+use super::page_files::PageFiles;
+use super::view::Waiting;
 use super::{Shared, Store, sealed};
 
 /// What a look at the overlay says of a key.
@@ -41,6 +45,54 @@ pub(crate) enum Letters {
     Here(Vec<Letter>),
     /// The next ones lie in the engine: use [`Store::read_letters`] where blocking is allowed.
     InEngine,
+}
+
+/// What one look at a log under the lock says.
+enum Look {
+    /// Waiting letters in order; none when nothing waits from there on.
+    Here(Vec<Letter>),
+    /// The first that waits lies in the engine, in the log `source`, as long as the stamp stands and it waits.
+    InEngine {
+        source: LogId,
+        first: u64,
+        stamp: u64,
+    },
+    NotLoaded,
+}
+
+impl Admission {
+    /// Where the first letter is and what of those behind it is in memory, in one look: between two, it may be settled, and the
+    /// next may lie elsewhere.
+    fn look(&self, log: LogId, from: u64, count: usize, bytes: usize) -> Look {
+        let Some(waiting) = self.waiting_in(log) else { return Look::NotLoaded };
+        let first = waiting.first(from);
+        let (Some(first), source) = (first, self.shown(log).0) else { return Look::Here(Vec::new()) };
+        let frozen = self.frozen.as_ref().map(|frozen| &frozen.generation);
+        let from_frozen =
+            frozen.into_iter().flat_map(|frozen| frozen.entries(source, first).map(move |e| (frozen, e)));
+        let from_active = self.active.entries(source, first).map(|entry| (&self.active, entry));
+        let mut letters = Vec::new();
+        let (mut expected, mut left) = (first, bytes);
+        for (generation, entry) in from_frozen.chain(from_active) {
+            match waiting.first(expected) {
+                Some(next) if next == entry.position => {}
+                // settled here, not in the log that is shown
+                Some(next) if next > entry.position => continue,
+                _ => break,
+            }
+            let envelope = generation.slice(entry, &self.filling.bytes);
+            letters.push(Letter { log, position: entry.position, envelope });
+            expected = entry.position + 1;
+            left = left.saturating_sub(entry.len as usize);
+            if letters.len() == count || left == 0 {
+                break;
+            }
+        }
+        if letters.is_empty() {
+            return Look::InEngine { source, first, stamp: self.stamp };
+        }
+        Look::Here(letters)
+    }
 }
 
 impl Store {
@@ -132,39 +184,10 @@ impl Store {
 
     /// Up to `count` waiting letters (and about `bytes`) of a log from a position on, as far as memory has them.
     pub(crate) fn peek_letters(&self, log: LogId, from: u64, count: usize, bytes: usize) -> Letters {
-        let admission = self.shared.admission();
-        let Some(cursor) =
-            admission.mailboxes.get(&log.mailbox).map(|state| &state.lanes[usize::from(log.lane)])
-        else {
-            return Letters::InEngine;
-        };
-        let Some(first) = cursor.first_waiting(from) else { return Letters::Here(Vec::new()) };
-        let frozen = admission.frozen.as_ref().map(|frozen| &frozen.generation);
-        let filling = &admission.filling.bytes;
-        let from_frozen =
-            frozen.into_iter().flat_map(|frozen| frozen.entries(log, first).map(move |e| (frozen, e)));
-        let from_active = admission.active.entries(log, first).map(|entry| (&admission.active, entry));
-        let mut letters = Vec::new();
-        let (mut expected, mut left) = (first, bytes);
-        for (generation, entry) in from_frozen.chain(from_active) {
-            if !cursor.is_waiting(entry.position) {
-                continue;
-            }
-            if cursor.first_waiting(expected) != Some(entry.position) {
-                break;
-            }
-            letters.push(Letter {
-                log,
-                position: entry.position,
-                envelope: generation.slice(entry, filling),
-            });
-            expected = entry.position + 1;
-            left = left.saturating_sub(entry.len as usize);
-            if letters.len() == count || left == 0 {
-                break;
-            }
+        match self.shared.admission().look(log, from, count, bytes) {
+            Look::Here(letters) => Letters::Here(letters),
+            Look::InEngine { .. } | Look::NotLoaded => Letters::InEngine,
         }
-        if letters.is_empty() { Letters::InEngine } else { Letters::Here(letters) }
     }
 
     /// As [`Store::peek_letters`], from wherever the letters are. May block on the disk.
@@ -176,27 +199,31 @@ impl Store {
         bytes: usize,
     ) -> Result<Vec<Letter>, StoreError> {
         loop {
-            if let Letters::Here(letters) = self.peek_letters(log, from, count, bytes) {
-                return Ok(letters);
-            }
-            let stamp = self.shared.admission().stamp;
-            let first = self.first_waiting(log, from)?;
-            let Some(first) = first else { return Ok(Vec::new()) };
-            let stored = self.shared.read_engine(|engine| stored_letters(engine, log, first, count, bytes));
+            let look = self.shared.admission().look(log, from, count, bytes);
+            let (source, first, stamp) = match look {
+                Look::Here(letters) => return Ok(letters),
+                Look::InEngine { source, first, stamp } => (source, first, stamp),
+                Look::NotLoaded => {
+                    self.load_mailbox(log.mailbox, None)?;
+                    continue;
+                }
+            };
+            let stored = self.shared.read_engine(|engine| {
+                stored_letters(engine, &self.shared.pages, source, first, count, bytes)
+            });
             let admission = self.shared.admission();
             if admission.stamp != stamp {
                 continue;
             }
-            let Some(cursor) =
-                admission.mailboxes.get(&log.mailbox).map(|state| &state.lanes[usize::from(log.lane)])
-            else {
+            // settled or trimmed meanwhile: what is the first now may lie in memory
+            let Some(waiting) = admission.waiting_in(log) else { continue };
+            let is_gone = waiting.first(first) != Some(first);
+            if is_gone && !cfg!(steadfast_bug = "trust_the_first_look") {
                 continue;
-            };
-            let mut letters = stored?;
-            letters.retain(|letter| cursor.is_waiting(letter.position));
-            let whole = letters.first().map(|letter| letter.position) == cursor.first_waiting(first);
-            if whole || cursor.first_waiting(first) != Some(first) {
-                return Ok(in_unbroken_order(letters, |position| cursor.first_waiting(position)));
+            }
+            let letters = in_unbroken_order(log, stored?, first, &waiting);
+            if !letters.is_empty() {
+                return Ok(letters);
             }
             let what = format!(
                 "message {first} of mailbox {}, lane {} must be there and is not",
@@ -206,44 +233,88 @@ impl Store {
         }
     }
 
-    fn first_waiting(&self, log: LogId, from: u64) -> Result<Option<u64>, StoreError> {
-        self.load_mailbox(log.mailbox, None)?;
-        let admission = self.shared.admission();
-        let state = admission.mailboxes.get(&log.mailbox);
-        Ok(state.and_then(|state| state.lanes[usize::from(log.lane)].first_waiting(from)))
+    /// A mailbox id that was never given. May block on the disk.
+    pub(crate) fn new_mailbox_id(&self, entity: bool) -> Result<MailboxId, StoreError> {
+        self.new_id(if entity { IdKind::Entity } else { IdKind::Actor })
     }
 
-    /// The first mailbox id that was never given. May block on the disk.
-    pub(crate) fn next_mailbox_id(&self) -> Result<MailboxId, StoreError> {
-        let (from, to) = (keys::mailbox(0), keys::mailbox(MailboxId::MAX));
-        let stored = self.shared.read_engine(|engine| Ok(engine.last(&from, &to)?))?.map(|(key, _)| key);
-        let fresh = {
-            let admission = self.shared.admission();
-            let frozen = admission.frozen.as_ref().map(|frozen| &frozen.generation);
-            [Some(&admission.active), frozen]
-                .into_iter()
-                .flatten()
-                .filter_map(|generation| {
-                    Some(generation.cells.range(from.clone()..=to.clone()).next_back()?.0.clone())
-                })
-                .max()
+    /// A view's id that was never given. May block on the disk.
+    pub(crate) fn new_view_id(&self) -> Result<MailboxId, StoreError> {
+        self.new_id(IdKind::View)
+    }
+
+    fn new_id(&self, kind: IdKind) -> Result<MailboxId, StoreError> {
+        let mut next = self.shared.next_ids.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = &mut next[kind as usize];
+        let id = match *next {
+            Some(id) => id,
+            None => self.first_free_id(kind)?,
         };
-        let last = stored.max(fresh).and_then(|key| u32_at(&key, 1));
-        Ok(last.map_or(1, |last| last.saturating_add(1)))
+        if id >= kind.range().1 {
+            return Err(StoreError::value("every id of a mailbox has been given"));
+        }
+        *next = Some(id + 1);
+        Ok(id)
+    }
+
+    /// The first id above all that are stored.
+    fn first_free_id(&self, kind: IdKind) -> Result<MailboxId, StoreError> {
+        let (first, last) = kind.range();
+        let key = if matches!(kind, IdKind::View) { keys::view } else { keys::mailbox };
+        let (from, to) = (key(first), key(last));
+        loop {
+            let stamp = self.shared.admission().stamp;
+            let stored = self.shared.read_engine(|engine| Ok(engine.last(&from, &to)?))?.map(|(key, _)| key);
+            let admission = self.shared.admission();
+            if admission.stamp != stamp {
+                // what was in the overlay before may be in neither look
+                continue;
+            }
+            let frozen = admission.frozen.as_ref().map(|frozen| &frozen.generation);
+            let last_in = |generation: &Generation| {
+                Some(generation.cells.range(from.clone()..=to.clone()).next_back()?.0.clone())
+            };
+            let fresh = [Some(&admission.active), frozen].into_iter().flatten().filter_map(last_in).max();
+            let last = stored.max(fresh).and_then(|key| u32_at(&key, 1));
+            return Ok(last.map_or(first, |last| last.saturating_add(1)));
+        }
     }
 }
 
-/// The start of `letters` that has no hole in it.
-fn in_unbroken_order(letters: Vec<Letter>, next: impl Fn(u64) -> Option<u64>) -> Vec<Letter> {
-    let mut expected = letters.first().map(|letter| letter.position);
-    letters
-        .into_iter()
-        .take_while(|letter| {
-            let here = expected == Some(letter.position);
-            expected = next(letter.position + 1);
-            here
-        })
-        .collect()
+/// Whose id it is; each kind has a range of its own.
+#[derive(Debug, Clone, Copy)]
+enum IdKind {
+    Actor,
+    View,
+    Entity,
+}
+
+impl IdKind {
+    /// The first id, and the last, which is never given.
+    fn range(self) -> (MailboxId, MailboxId) {
+        match self {
+            IdKind::Actor => (1, FIRST_VIEW - 1),
+            IdKind::View => (FIRST_VIEW, FIRST_ENTITY - 1),
+            IdKind::Entity => (FIRST_ENTITY, MailboxId::MAX),
+        }
+    }
+}
+
+/// Of the letters of the log that `log` shows, those that wait there, up to the first that is missing.
+fn in_unbroken_order(log: LogId, letters: Vec<Letter>, first: u64, waiting: &Waiting<'_>) -> Vec<Letter> {
+    let mut expected = Some(first);
+    let mut unbroken = Vec::with_capacity(letters.len());
+    for letter in letters {
+        let Some(position) = expected else { break };
+        if letter.position > position {
+            break;
+        }
+        if letter.position == position {
+            expected = waiting.first(position + 1);
+            unbroken.push(Letter { log, ..letter });
+        }
+    }
+    unbroken
 }
 
 fn unsealed(engine: &dyn Engine, key: Vec<u8>, value: Vec<u8>) -> Result<(Vec<u8>, Arc<[u8]>), StoreError> {
@@ -286,9 +357,10 @@ impl Shared {
     }
 }
 
-/// Letters in the engine's pages from a position on, waiting or not.
+/// Letters in stored pages from a position on, waiting or not.
 fn stored_letters(
     engine: &dyn Engine,
+    files: &PageFiles,
     log: LogId,
     first: u64,
     count: usize,
@@ -307,8 +379,9 @@ fn stored_letters(
         let Some((last, _)) = pages.last() else { return Ok(letters) };
         from = successor(last);
         for (key, value) in pages {
-            let page = Arc::new(sealed::unseal(engine, &key, value)?);
-            for (position, range) in page_entries(&key, &page)? {
+            let (page, start) = open_page(engine, files, &key, value)?;
+            let entries = page::entries(&page, start).ok_or_else(|| sealed::damaged(&key, "is no page"))?;
+            for (position, range) in entries {
                 // a checkpoint that was interrupted leaves pages that overlap; what they hold is the same
                 let known = letters.last().is_some_and(|letter| letter.position >= position);
                 if position < first || known {
@@ -324,19 +397,16 @@ fn stored_letters(
     }
 }
 
-/// Positions and places of the entries of a page.
-fn page_entries(key: &[u8], page: &[u8]) -> Result<Vec<(u64, std::ops::Range<usize>)>, StoreError> {
-    let mut entries = Vec::new();
-    let mut at = 0;
-    while at < page.len() {
-        let entry = u64_at(page, at).zip(u32_at(page, at + 8)).and_then(|(position, len)| {
-            let start = at + 12;
-            let end = start.checked_add(len as usize).filter(|end| *end <= page.len())?;
-            Some((position, start..end))
-        });
-        let (position, range) = entry.ok_or_else(|| sealed::damaged(key, "is no page"))?;
-        at = range.end;
-        entries.push((position, range));
+/// A page from wherever it lies, and where in it the entries begin.
+fn open_page(
+    engine: &dyn Engine,
+    files: &PageFiles,
+    key: &[u8],
+    sealed: Vec<u8>,
+) -> Result<(Arc<Vec<u8>>, usize), StoreError> {
+    let value = sealed::unseal(engine, key, sealed)?;
+    match Stored::of(key, &value)? {
+        Stored::Inline => Ok((Arc::new(value), page::INLINE_START)),
+        Stored::Link(link) => Ok((files.read(key, &link)?, page::HEADER)),
     }
-    Ok(entries)
 }

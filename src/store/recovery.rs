@@ -13,10 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::BALLAST;
-use super::admission::{Admission, Bounds, MailboxState};
+use super::admission::{Admission, MailboxState};
 use super::census::Census;
-use super::checkpoint::Writer;
 use super::cursor::Cursor;
 use super::disk::Disk;
 use super::engine::{Engine, EngineKind};
@@ -24,12 +22,18 @@ use super::fault::StoreError;
 use super::group::{self, Replayed};
 use super::journal::{Journal, Segments, Tail};
 use super::keys::{self, LANES, LogId, MailboxId};
+use super::last_words;
 use super::manifest::{self, Manifest};
 use super::medium::Medium;
+use super::packer::Packer;
+use super::page_files::{self, PageFiles};
 use super::sealed;
 use super::segment::{self, FORMAT, SegmentBytes, SegmentHeader};
 use super::simulated::SimulatedDisk;
 use super::sled::SledKind;
+use super::view::ViewRecord;
+use super::writer::Writer;
+use super::{BALLAST, StoreConfig};
 
 /// Where a store lives.
 #[derive(Clone)]
@@ -38,6 +42,8 @@ pub(crate) struct Place {
     pub(crate) root: PathBuf,
     pub(crate) medium: Arc<dyn Medium>,
     pub(crate) engine: Arc<dyn EngineKind>,
+    /// Where the process leaves a word when it ends itself; none where nothing outlives it.
+    pub(crate) last_words: Option<PathBuf>,
 }
 
 /// An open store that nobody drives yet.
@@ -46,7 +52,11 @@ pub(super) struct Recovered {
     pub(super) engine: Box<dyn Engine>,
     pub(super) journal: Journal,
     pub(super) segments: Arc<Segments>,
+    pub(super) pages: Arc<PageFiles>,
+    /// As it is on disk.
     pub(super) manifest: Manifest,
+    /// The checkpoint that the engine has.
+    pub(super) number: u64,
     pub(super) census: Census,
     pub(super) report: Report,
 }
@@ -63,19 +73,14 @@ const CREATING: &str = "CREATING";
 pub(super) const JOURNAL: &str = "journal";
 
 /// Opens the store at `place`, making it when there is none.
-pub(super) fn open(
-    place: &Place,
-    bounds: Bounds,
-    segment_size: u64,
-    spares: usize,
-) -> Result<Recovered, StoreError> {
+pub(super) fn open(place: &Place, config: &StoreConfig) -> Result<Recovered, StoreError> {
     let _span = tracing::info_span!("recovery", store = %place.root.display()).entered();
-    let opened = match recover(place, bounds, segment_size, spares, bounds.overlay) {
+    let opened = match recover(place, config, config.overlay) {
         // a store must open on a full disk, or it could never be drained: the ballast is there for this, and what
         // would be moved to the engine stays in memory
         Err(StoreError::Full { .. }) => {
             let _ = place.medium.remove(BALLAST);
-            recover(place, bounds, segment_size, spares, usize::MAX)
+            recover(place, config, usize::MAX)
         }
         opened => opened,
     };
@@ -83,13 +88,8 @@ pub(super) fn open(
 }
 
 /// Recovers, holding about `spill_at` bytes of the journal in memory.
-fn recover(
-    place: &Place,
-    bounds: Bounds,
-    segment_size: u64,
-    spares: usize,
-    spill_at: usize,
-) -> Result<Recovered, StoreError> {
+fn recover(place: &Place, config: &StoreConfig, spill_at: usize) -> Result<Recovered, StoreError> {
+    let bounds = config.bounds()?;
     finish_or_undo_creation(place)?;
     let manifest = match Manifest::read(&*place.medium, &place.root)? {
         Some(manifest) => {
@@ -100,15 +100,19 @@ fn recover(
             }
             manifest
         }
-        None => create(place, segment_size)?,
+        None => create(place, config.segment)?,
     };
-    let (engine, census, manifest, clean) = open_engine(place, manifest)?;
+    let (medium, root) = (place.medium.clone(), place.root.clone());
+    let pages = PageFiles::find(medium, root, manifest.store, config.page_file)?;
+    let on_disk = manifest.checkpoint;
+    let (engine, census, manifest, clean) = open_engine(place, manifest, &pages)?;
     let largest_group = group::padded(bounds.batch) as u64;
-    let segments = Segments::new(place.medium.clone(), place.root.clone(), segment_size, largest_group);
+    let segments = Segments::new(place.medium.clone(), place.root.clone(), config.segment, largest_group);
     let mut replay = Replay {
         place,
         manifest: &manifest,
         engine: &*engine,
+        pages: &pages,
         admission: Admission::new(bounds, manifest.checkpoint),
         census,
         spill_at,
@@ -117,15 +121,29 @@ fn recover(
     let tail = replay.journal(&segments, clean)?;
     let Replay { mut admission, census, report, .. } = replay;
     admission.last = tail.last;
+    if let Some(view) = admission.view_beyond_its_log() {
+        return Err(sealed::damaged(&keys::view(view), super::view::BEYOND));
+    }
+    admission.begin_drained_entities();
     if !cfg!(steadfast_bug = "give-numbers-again") {
         admission.epoch_first = super::admission::next_epoch(tail.last);
+        let epoch_first = admission.epoch_first;
+        admission.mailboxes.values_mut().for_each(|state| state.note_resumed(epoch_first));
     }
     segments.adopt_spares()?;
-    make_spares(&segments, spares)?;
+    make_spares(&segments, config.spares)?;
     let segments = Arc::new(segments);
     let journal = Journal::open(segments.clone(), manifest.store, tail, admission.epoch_first)?;
     admission.room = segments.room();
-    Ok(Recovered { admission, engine, journal, segments, manifest, census, report })
+    let pages = Arc::new(pages);
+    let number = Census::read(&*engine)?.0;
+    // what a process that was killed had applied lies in the page cache: the manifest does not claim it before a flush
+    let checkpoint = match cfg!(steadfast_bug = "claim-what-was-not-flushed") {
+        true => manifest.checkpoint,
+        false => on_disk,
+    };
+    let manifest = Manifest { checkpoint, ..manifest };
+    Ok(Recovered { admission, engine, journal, segments, pages, manifest, number, census, report })
 }
 
 /// One spare is enough to open, so that a store can be drained on a full disk.
@@ -157,8 +175,10 @@ fn finish_or_undo_creation(place: &Place) -> Result<(), StoreError> {
         return Err(StoreError::damaged(place.root.join(CREATING), what));
     }
     let undo = || {
-        for file in list_or_empty(medium, JOURNAL)? {
-            medium.remove(&format!("{JOURNAL}/{file}"))?;
+        for dir in [JOURNAL, page_files::DIR] {
+            for file in list_or_empty(medium, dir)? {
+                medium.remove(&format!("{dir}/{file}"))?;
+            }
         }
         for file in medium.list("")?.iter().filter(|file| file.starts_with(manifest::NAME)) {
             medium.remove(file)?;
@@ -187,6 +207,7 @@ fn create(place: &Place, segment_size: u64) -> Result<Manifest, StoreError> {
         medium.create(CREATING)?;
         medium.sync_dir("")?;
         medium.create_dir(JOURNAL)?;
+        medium.create_dir(page_files::DIR)?;
         medium.sync_dir("")
     };
     begin().map_err(io("creating a store"))?;
@@ -219,8 +240,9 @@ pub(super) fn uuid_of_a_new_store() -> Box<[u8; 16]> {
 fn refuse_foreign(place: &Place) -> Result<(), StoreError> {
     let listing = |source| StoreError::io(&place.root, "listing the store", source);
     let segments = list_or_empty(&*place.medium, JOURNAL).map_err(listing)?;
-    if !segments.is_empty() || place.engine.exists()? {
-        let what = "the file is missing, but a journal or an engine is there";
+    let pages = list_or_empty(&*place.medium, page_files::DIR).map_err(listing)?;
+    if !segments.is_empty() || !pages.is_empty() || place.engine.exists()? {
+        let what = "the file is missing, but a journal, pages or an engine are there";
         return Err(StoreError::damaged(place.root.join(manifest::NAME), what));
     }
     let known = |name: &&String| !["LOCK", "MANIFEST.new", "ballast"].contains(&name.as_str());
@@ -238,7 +260,7 @@ fn refuse_foreign(place: &Place) -> Result<(), StoreError> {
 type OpenEngine = (Box<dyn Engine>, Census, Manifest, Option<u64>);
 
 /// Verifies and opens the engine. The manifest on disk no longer claims a clean close once the engine was touched.
-fn open_engine(place: &Place, mut manifest: Manifest) -> Result<OpenEngine, StoreError> {
+fn open_engine(place: &Place, mut manifest: Manifest, pages: &PageFiles) -> Result<OpenEngine, StoreError> {
     let path = place.root.join(manifest::NAME);
     if manifest.engine != place.engine.name() {
         let what = format!("it was written with the engine {}, not {}", manifest.engine, place.engine.name());
@@ -247,6 +269,7 @@ fn open_engine(place: &Place, mut manifest: Manifest) -> Result<OpenEngine, Stor
     let clean = manifest.clean.take();
     if let Some(clean) = &clean {
         check_journal_of_a_clean_close(place, &manifest, clean.last)?;
+        clean.pages.iter().try_for_each(|(file, end)| pages.check_file(*file, *end))?;
     }
     // a process that ended within this function leaves the claim of a clean close with an engine that was opened
     let sealed = clean.is_some() && !place.engine.was_opened_since_close()?;
@@ -259,9 +282,10 @@ fn open_engine(place: &Place, mut manifest: Manifest) -> Result<OpenEngine, Stor
         let path = place.engine_path();
         return Err(StoreError::Truncated { path, expected: manifest.checkpoint, found: number });
     }
+    pages.check(census.accounts())?;
     if !sealed {
         // what sled dropped or changed while it opened is found here
-        let counted = Census::take(&*engine)?;
+        let counted = Census::take(&*engine, pages)?;
         if let Some(difference) = census.difference(&counted)
             && !cfg!(steadfast_bug = "trust-the-engine")
         {
@@ -444,6 +468,7 @@ struct Replay<'a> {
     place: &'a Place,
     manifest: &'a Manifest,
     engine: &'a dyn Engine,
+    pages: &'a PageFiles,
     admission: Admission,
     census: Census,
     spill_at: usize,
@@ -454,6 +479,8 @@ impl Replay<'_> {
     fn journal(&mut self, segments: &Segments, clean: Option<u64>) -> Result<Tail, StoreError> {
         let found = read_segments(self.place, self.manifest)?;
         let (place, manifest) = (self.place, self.manifest);
+        // a long journal moves to pages and engine on the way: all of it must verify before the first of it does
+        walk(place, manifest, &found, |_, _, _| Ok(()))?;
         let mut lasts = Vec::new();
         let mut last_group = None;
         let (tail, cut) = walk(place, manifest, &found, |segment, header, body| {
@@ -529,22 +556,81 @@ impl Replay<'_> {
         }
         let checkpoint = self.manifest.checkpoint;
         ops.retain(|(commit, _)| header.first + u64::from(*commit) > checkpoint);
+        let mut entities = Vec::new();
         for (_, op) in &ops {
-            if let Replayed::Append { log, .. } | Replayed::Settle { log, .. } = op {
-                self.load(log.mailbox)?;
+            match op {
+                Replayed::Append { log, .. }
+                | Replayed::Settle { log, .. }
+                | Replayed::Trim { log, .. }
+                | Replayed::Seek { log, .. } => {
+                    let is_new = self.load(log.mailbox)?;
+                    entities.extend((is_new && keys::is_entity(log.mailbox)).then_some(log.mailbox));
+                }
+                // a view is made and put to its place in one commit; later it may be paused, or end
+                Replayed::Put { key, value } if body.get(key.start) == Some(&keys::class::VIEW) => {
+                    self.load_view(&body[key.clone()], &body[value.clone()])?;
+                }
+                Replayed::Put { .. } | Replayed::Delete { .. } => {}
             }
         }
         self.report.commits += u64::from(header.commits);
-        self.admission.replay(header, body, ops);
+        if self.admission.replay(header, body, ops).is_none() {
+            let what = format!("the commits from {} on verify but cannot have been written", header.first);
+            return Err(StoreError::damaged(&segment.bytes.path, what));
+        }
+        // its name may be in this very group
+        for mailbox in entities.into_iter().filter(|_| !cfg!(steadfast_bug = "recover_without_regions")) {
+            let name = self.name_of(mailbox)?;
+            self.admission.attend_as(mailbox, name.as_deref());
+        }
         self.spill()
     }
 
-    fn load(&mut self, mailbox: MailboxId) -> Result<(), StoreError> {
-        if !self.admission.mailboxes.contains_key(&mailbox) {
+    /// False when it was loaded before.
+    fn load(&mut self, mailbox: MailboxId) -> Result<bool, StoreError> {
+        let is_new = !self.admission.mailboxes.contains_key(&mailbox);
+        if is_new && keys::is_view(mailbox) {
+            let key = keys::view(mailbox);
+            let value = self.get(&key)?.ok_or_else(|| sealed::damaged(&key, "is missing"))?;
+            self.load_view(&key, &value)?;
+        } else if is_new {
             let lanes = load_cursors(self.engine, mailbox)?;
-            self.admission.mailboxes.insert(mailbox, MailboxState::new(lanes, None));
+            let attendance = self.admission.attendance(None);
+            // an empty log of an entity is told where to begin by its first append, or at the end of the replay
+            self.admission.mailboxes.insert(mailbox, MailboxState::new(lanes, None, attendance));
+        }
+        Ok(is_new)
+    }
+
+    fn load_view(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        let view = group::u32_at(key, 1).ok_or_else(|| sealed::damaged(key, "is no key of a view"))?;
+        let record = ViewRecord::decode(key, value)?;
+        self.load(record.of.mailbox)?;
+        record.reader.map_or(Ok(false), |reader| self.load(reader))?;
+        if self.admission.mailboxes.contains_key(&view) {
+            if !cfg!(steadfast_bug = "replay_a_view_as_it_was_made") {
+                self.admission.change_view(view, record);
+            }
+        } else {
+            let state = MailboxState::new(load_cursors(self.engine, view)?, None, Default::default());
+            self.admission.keep_view(view, record, state);
         }
         Ok(())
+    }
+
+    fn name_of(&self, mailbox: MailboxId) -> Result<Option<String>, StoreError> {
+        let name = self.get(&keys::mailbox(mailbox))?;
+        Ok(name.map(|name| String::from_utf8_lossy(&name).into_owned()))
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        match self.admission.peek(key) {
+            Some(value) => Ok(value.map(|value| value.to_vec())),
+            None => {
+                let sealed = self.engine.get(key)?;
+                sealed.map(|sealed| sealed::unseal(self.engine, key, sealed)).transpose()
+            }
+        }
     }
 
     /// A journal longer than the overlay may be is moved to the engine on the way.
@@ -554,8 +640,11 @@ impl Replay<'_> {
         }
         let frozen = self.admission.freeze();
         let before = Census::read(self.engine)?.0;
-        self.census = Writer::new(frozen, self.census.clone(), before).write_all(self.engine)?;
+        let packed = Packer::new(frozen.clone()).pack(self.engine, &self.census, self.pages)?;
+        let writer = Writer::new(frozen, self.census.clone(), before, Arc::new(packed));
+        self.census = writer.write_all(self.engine)?;
         self.admission.drop_frozen();
+        self.admission.forget_idle();
         Ok(())
     }
 }
@@ -591,13 +680,16 @@ impl Place {
                 path: root.join("sled"),
                 rescue: root.join("rescue"),
                 time_limit: Duration::from_secs(120),
-                cache_bytes: 64 << 20,
+                // what sled counts is about half of what it takes; behind it stands the page cache
+                cache_bytes: 4 << 20,
             }),
+            last_words: Some(root.join(last_words::NAME)),
         }
     }
 
     /// A simulated disk, with an engine in memory.
     pub(crate) fn simulated(disk: &SimulatedDisk) -> Self {
-        Place { root: "memory".into(), medium: disk.medium(), engine: disk.engine_kind() }
+        let (medium, engine) = (disk.medium(), disk.engine_kind());
+        Place { root: "memory".into(), medium, engine, last_words: None }
     }
 }

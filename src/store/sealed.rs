@@ -8,7 +8,8 @@ use super::keys;
 
 /// The largest body that is kept in one piece, in bytes.
 pub(super) const PIECE: usize = 96 * 1024;
-const OVERHEAD: usize = 5;
+/// What stands before the body of a sealed value, in bytes.
+pub(super) const OVERHEAD: usize = 5;
 const WHOLE: u8 = 0;
 const CHUNKED: u8 = 1;
 const CHUNK: u8 = 2;
@@ -35,7 +36,7 @@ pub(super) fn seal(key: Vec<u8>, value: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
     pairs
 }
 
-fn seal_piece(key: &[u8], flag: u8, body: &[u8]) -> Vec<u8> {
+pub(super) fn seal_piece(key: &[u8], flag: u8, body: &[u8]) -> Vec<u8> {
     let mut sealed = Vec::with_capacity(OVERHEAD + body.len());
     sealed.push(flag);
     sealed.extend_from_slice(&crc(key, flag, body).to_be_bytes());

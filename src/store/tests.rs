@@ -6,12 +6,16 @@ mod child;
 mod damage;
 mod full_disk;
 mod history;
+mod idle;
 mod kill;
 mod lock;
 mod order;
 mod packing;
+mod pages;
 mod power_cut;
 mod pressure;
+mod settled;
+mod views;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -34,6 +38,7 @@ fn small() -> StoreConfig {
         overlay: 40 << 10,
         live_segments: 6,
         ballast: 0,
+        page_file: 64 << 10,
         ..StoreConfig::default()
     }
 }

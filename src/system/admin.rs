@@ -1,12 +1,15 @@
 //! Looking at what is stored and acting on it: mailboxes, dead letters, single messages.
 
 use super::System;
+use super::timekeeper::after_entities;
 use crate::actor::{Handled, Runtime};
 use crate::clock::Timestamp;
-use crate::durable::{CommitRefused, DeadLetter, DeadLetterId, MailboxRecord, Outcome};
+use crate::durable::{CommitRefused, DeadLetter, DeadLetterId, MailboxRecord, Outcome, is_topic};
 use crate::envelope::{self, MessageId};
 use crate::error::{AdminError, Refused};
-use crate::store::{Batch, LANES, LogId, Origin, StoreError, Urgency};
+use crate::store::{
+    Batch, FIRST_ENTITY, LANES, LogId, Origin, Store, StoreError, Urgency, is_entity, is_view, region_of,
+};
 
 /// What is known of a mailbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,7 +75,11 @@ impl Mailboxes<'_> {
 
 async fn info(runtime: &Runtime, name: String, record: MailboxRecord) -> Result<MailboxInfo, StoreError> {
     let MailboxRecord { id, created, actor } = record;
-    runtime.ledger.blocking(move |store| store.load_mailbox(id, None)).await?;
+    let load = move |store: &Store| match is_entity(id) {
+        true => store.load_mailbox(id, None),
+        false => store.load_mailbox(id, None).and_then(|()| store.load_views(id).map(drop)),
+    };
+    runtime.ledger.blocking(load).await?;
     let (waiting, bytes) = runtime.ledger.store().depth(id).unwrap_or_default();
     let running = runtime.mailboxes.get(&name).is_some_and(|mailbox| mailbox.is_running());
     Ok(MailboxInfo { name, actor, created, waiting, bytes, running })
@@ -161,7 +168,7 @@ impl System {
         DeadLetters { system: self }
     }
 
-    /// Where a message is. Without an index by id, every mailbox is looked through: for people and tools, not for hot paths.
+    /// Where a message is. Without an index by id, every mailbox with mail is looked through: for people and tools, not for hot paths.
     ///
     /// # Errors
     /// The store failed.
@@ -195,37 +202,43 @@ impl System {
     }
 
     /// Takes a message back before it is handled. True when it was: it will have no effects in the store, even if its handler runs
-    /// just now. `Ok` means that is on disk, synced. Looks through every mailbox unless the message is on the schedule.
+    /// just now. An event can be taken back until it is due, not once it is in its topic. `Ok` means that is on disk, synced. Looks
+    /// through every mailbox with mail unless the message is on the schedule.
     ///
     /// # Errors
     /// The store failed.
     pub async fn cancel(&self, id: MessageId) -> Result<bool, AdminError> {
         let runtime = &self.inner.runtime;
         let mut batch = Batch::default();
-        let (name, found) = match runtime.ledger.scheduled(id).await? {
+        let (name, mailbox, found) = match runtime.ledger.scheduled(id).await? {
             Some(entry) => {
                 let mailbox = entry.scheduled.target.mailbox;
                 entry.take_off(&mut batch);
                 crate::durable::Attempts::delete(mailbox, id, &mut batch);
-                (runtime.ledger.mailbox_name(mailbox).await?.unwrap_or_default(), None)
+                crate::durable::Suspicion::delete(mailbox, id, &mut batch);
+                (runtime.ledger.mailbox_name(mailbox).await?.unwrap_or_default(), mailbox, None)
             }
             None => match self.find(id).await? {
+                // others read it, or have read it
+                Some(found) if found.is_event() => return Ok(false),
                 Some(found) => {
                     batch.settle(found.log, found.position, found.len);
                     crate::durable::Attempts::delete(found.log.mailbox, id, &mut batch);
-                    (found.name.clone(), Some(found))
+                    crate::durable::Suspicion::delete(found.log.mailbox, id, &mut batch);
+                    (found.name.clone(), found.log.mailbox, Some(found))
                 }
                 None => return Ok(false),
             },
         };
         match runtime.ledger.commit(&mut batch, Origin::Inside, Urgency::Now).await {
             Ok(commit) => {
-                if let Some(mailbox) = runtime.mailboxes.get(&name) {
+                if let Some(known) = runtime.mailboxes.get(&name) {
                     if let Some(found) = found {
-                        mailbox.cancelled(found.log, found.position);
+                        known.cancelled(found.log, found.position);
                     }
-                    mailbox.lose_asker(id);
+                    known.lose_asker(id);
                 }
+                runtime.solo.forget(mailbox, id);
                 runtime.kept(id, &Outcome::Pending, Some(&commit));
                 runtime.ended(id, Handled::Cancelled, Some(&commit));
                 runtime.ledger.durable(&commit).await?;
@@ -257,33 +270,49 @@ impl System {
                 return Ok(false);
             }
             match page.into_iter().next_back() {
-                Some(last) => after = Some(last.name),
-                // a message may have moved behind the look; every move is a commit
-                None => return Ok(store.last_number() == commit),
+                Some(last) => after = Some(after_entities(last.name)),
+                None => break,
             }
         }
+        // a message may have moved behind the look; every move is a commit
+        Ok(!self.entities_have_mail().await? && store.last_number() == commit)
     }
 
-    /// Looks a message up in all mailboxes.
-    async fn find(&self, id: MessageId) -> Result<Option<Found>, StoreError> {
-        const PAGE: usize = 256;
+    /// Whether something waits for an entity whose region is open.
+    async fn entities_have_mail(&self) -> Result<bool, StoreError> {
         let ledger = &self.inner.runtime.ledger;
-        let mut after: Option<String> = None;
-        loop {
-            let page = ledger.mailbox_page(after.as_deref(), PAGE).await?;
-            for (name, record) in &page {
+        let mut from = Some(FIRST_ENTITY);
+        while let Some(next) = from {
+            let (waiting, next) = ledger.waiting(next).await?;
+            for mailbox in waiting {
+                let name = ledger.mailbox_name(mailbox).await?.unwrap_or_default();
+                if region_of(&name).is_some_and(|region| ledger.store().is_region_open(region)) {
+                    return Ok(true);
+                }
+            }
+            from = next;
+        }
+        Ok(false)
+    }
+
+    /// Looks a message up in all mailboxes in which something waits.
+    async fn find(&self, id: MessageId) -> Result<Option<Found>, StoreError> {
+        let ledger = &self.inner.runtime.ledger;
+        let mut from = Some(0);
+        while let Some(next) = from {
+            let (waiting, next) = ledger.waiting(next).await?;
+            for mailbox in waiting.into_iter().filter(|mailbox| !is_view(*mailbox)) {
                 for lane in 0..LANES as u8 {
-                    let log = LogId { mailbox: record.id, lane };
+                    let log = LogId { mailbox, lane };
                     if let Some((position, len)) = self.find_in(log, id).await? {
-                        return Ok(Some(Found { name: name.clone(), log, position, len }));
+                        let name = ledger.mailbox_name(mailbox).await?.unwrap_or_default();
+                        return Ok(Some(Found { name, log, position, len }));
                     }
                 }
             }
-            match page.into_iter().next_back() {
-                Some((name, _)) => after = Some(name),
-                None => return Ok(None),
-            }
+            from = next;
         }
+        Ok(None)
     }
 
     async fn find_in(&self, log: LogId, id: MessageId) -> Result<Option<(u64, u32)>, StoreError> {
@@ -310,4 +339,11 @@ struct Found {
     log: LogId,
     position: u64,
     len: u32,
+}
+
+impl Found {
+    /// Whether it lies in a topic.
+    fn is_event(&self) -> bool {
+        is_topic(&self.name) && !cfg!(steadfast_bug = "take_back_an_event")
+    }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::System;
+use super::{System, suspects};
 use crate::actor::Runtime;
 use crate::clock::{Clock, SystemClock};
 use crate::durable::Ledger;
@@ -19,6 +19,8 @@ pub struct SystemBuilder {
     clock: Arc<dyn Clock>,
     observer: Arc<dyn Observer>,
     max_message: u64,
+    watch_aborts: bool,
+    stuck_after: Duration,
 }
 
 impl SystemBuilder {
@@ -28,6 +30,8 @@ impl SystemBuilder {
             clock: Arc::new(SystemClock),
             observer: Arc::new(Silent),
             max_message: 1 << 20,
+            watch_aborts: true,
+            stuck_after: Duration::from_secs(5),
         }
     }
 
@@ -96,6 +100,24 @@ impl SystemBuilder {
         self
     }
 
+    /// Whether a message that has the process end itself, by `abort`, a stack overflow or a panic within a panic, is found and
+    /// after 3 deaths goes to the dead letters. Default: true. On Unix only; for this the signal `SIGABRT` has a handler while the
+    /// store is open, and the same signal sent from outside ends the process 2 s later than it would.
+    #[must_use]
+    pub fn watch_aborts(mut self, watch: bool) -> Self {
+        self.watch_aborts = watch;
+        self
+    }
+
+    /// After how long a handler that does not yield is told to be stuck: by [`Event::Stuck`](crate::Event::Stuck), an error in the
+    /// log and [`ActorRef::is_stuck`](crate::ActorRef::is_stuck). Default: 5 s. It is seen up to a tenth of this time sooner or later, at
+    /// least 10 ms.
+    #[must_use]
+    pub fn stuck_after(mut self, time: Duration) -> Self {
+        self.stuck_after = time;
+        self
+    }
+
     /// Opens the store in a directory; see [`System::open`].
     ///
     /// # Errors
@@ -149,7 +171,11 @@ impl SystemBuilder {
     ) -> Result<System, StoreError> {
         let driven = tokio::task::spawn_blocking(open).await.unwrap_or(Err(StoreError::Closed))?;
         let ledger = Ledger::new(driven.store().clone(), self.clock);
-        let runtime = Arc::new(Runtime::new(ledger, self.observer, self.max_message));
+        let stock = suspects::take_stock(&ledger, &*self.observer, self.watch_aborts).await?;
+        let runtime =
+            Arc::new(Runtime::new(ledger, self.observer, self.max_message, stock, self.stuck_after));
+        let watches = runtime.watchdog.run(runtime.ledger.store().clone(), runtime.observer.clone());
+        watches.map_err(|why| StoreError::io("", "starting a thread", why))?;
         Ok(System::start(driven, runtime))
     }
 }

@@ -10,7 +10,7 @@ use crate::clock::Timestamp;
 use crate::durable::{CommitRefused, marks};
 use crate::error::Refused;
 use crate::observe::Event;
-use crate::store::{Batch, MailboxId, Origin, StoreError, Urgency};
+use crate::store::{Batch, KEY_MARK, MailboxId, Origin, StoreError, Urgency, region_of};
 
 /// How many scheduled messages are looked at at once.
 const AT_ONCE: usize = 64;
@@ -61,7 +61,7 @@ async fn fire_due(runtime: &Runtime) -> Result<Option<Timestamp>, StoreError> {
         let due = entries.iter().take_while(|entry| entry.due <= now).count();
         for entry in &entries[..due] {
             let mut batch = Batch::default();
-            entry.fire(&mut batch);
+            entry.fire(runtime.ledger.clock().now(), &mut batch);
             match runtime.ledger.commit(&mut batch, Origin::Inside, Urgency::Soon).await {
                 // a key that changed: it was cancelled meanwhile
                 Ok(_) | Err(CommitRefused::Key(_)) => {}
@@ -125,6 +125,15 @@ enum Pass {
     Forget,
 }
 
+/// Where a look through the names of actors goes on: behind all entities of a region, of which there may be millions.
+pub(super) fn after_entities(name: String) -> String {
+    match region_of(&name) {
+        // no key's first byte is above this one
+        Some(region) => format!("{region}{KEY_MARK}\u{7f}"),
+        None => name,
+    }
+}
+
 /// Warns of mail for names that nobody has spawned.
 async fn report_unclaimed(runtime: &Runtime) -> Result<(), StoreError> {
     const PAGE: usize = 256;
@@ -133,7 +142,7 @@ async fn report_unclaimed(runtime: &Runtime) -> Result<(), StoreError> {
         let page = runtime.ledger.mailbox_page(after.as_deref(), PAGE).await?;
         for (name, record) in &page {
             let running = runtime.mailboxes.get(name).is_some_and(|mailbox| mailbox.is_running());
-            if running {
+            if running || region_of(name).is_some() {
                 continue;
             }
             let id = record.id;
@@ -145,7 +154,7 @@ async fn report_unclaimed(runtime: &Runtime) -> Result<(), StoreError> {
             }
         }
         match page.into_iter().next_back() {
-            Some((name, _)) => after = Some(name),
+            Some((name, _)) => after = Some(after_entities(name)),
             None => return Ok(()),
         }
     }

@@ -40,7 +40,10 @@ async fn the_last_attempt_moves_the_message_to_the_dead_letters_with_every_error
     assert_eq!(letter.at, Timestamp::from_millis(1_020_000));
     assert!(matches!(system.status(id).await.unwrap(), Status::Dead { letter: dead } if dead == letter.id));
     let to = bound(&system, "a").await;
-    assert!(to.runtime.ledger.attempts(to.mailbox.id).await.unwrap().is_empty(), "attempts were left behind");
+    assert!(
+        crate::Attempts::of_mailbox(to.runtime.ledger.store(), to.mailbox.id).unwrap().is_empty(),
+        "attempts were left behind"
+    );
 }
 
 #[tokio::test]

@@ -123,7 +123,7 @@ async fn an_ask_with_a_dedup_id_is_answered_as_the_first_was_over_restarts() {
         let said = log.clone();
         let spawn = probe(&system, "a", move |turn| {
             said.say(turn.note);
-            let answer = said.all().len() as u64;
+            let answer = said.len() as u64;
             Box::pin(async move { Ok(answer) })
         });
         let to = spawn.await.unwrap();

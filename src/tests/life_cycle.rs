@@ -23,7 +23,7 @@ async fn a_stop_ends_the_actor_after_its_turn_and_the_rest_of_the_mail_waits() {
     log.lines(1).await;
     only_after(to.stop(), || gate.let_one_pass()).await;
     assert!(!to.is_running());
-    assert_eq!((to.waiting(), log.all().len()), (2, 1));
+    assert_eq!((to.waiting(), log.len()), (2, 1));
     gate.open();
     probe(&system, "a", script).await.unwrap();
     assert_eq!(log.lines(3).await, ["0", "1", "2"]);
@@ -81,7 +81,7 @@ async fn a_drain_handles_what_waits_in_every_priority_and_then_ends() {
     assert!(!to.is_running());
     to.tell(note("later")).await.unwrap();
     a_moment().await;
-    assert_eq!((log.all().len(), to.waiting()), (3, 1));
+    assert_eq!((log.len(), to.waiting()), (3, 1));
 }
 
 #[tokio::test]
@@ -99,7 +99,7 @@ async fn a_drain_waits_for_what_is_tried_again() {
     log.lines(1).await;
     until("it to be held", || to.mailbox.blocked_until(1) > world.clock_now()).await;
     only_after(to.drain(), || world.pass(secs(10))).await;
-    assert_eq!((log.all().len(), to.waiting()), (2, 0));
+    assert_eq!((log.len(), to.waiting()), (2, 0));
 }
 
 #[tokio::test]
@@ -262,7 +262,7 @@ async fn a_shutdown_waits_for_slow_turns_throws_endless_ones_away_and_ends_withi
     for name in ["endless", "pending"] {
         let to = bound(&system, name).await;
         assert_eq!(to.waiting(), 1);
-        assert!(to.runtime.ledger.attempts(to.mailbox.id).await.unwrap().is_empty());
+        assert!(crate::Attempts::of_mailbox(to.runtime.ledger.store(), to.mailbox.id).unwrap().is_empty());
     }
 }
 

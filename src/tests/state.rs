@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::world::*;
+use crate::store::{Batch, Origin, Urgency, keys};
 use crate::{
     Actor, Cell, CellList, CellMap, Context, DecodeError, Failure, Handler, SpawnError, State, StateError,
     decode_value,
@@ -138,6 +139,26 @@ async fn a_list_is_taken_from_its_front_and_read_by_page() {
         })
     });
     soon(spawn.await.unwrap().ask(note("go"))).await.unwrap();
+}
+
+/// Found by reading for hostile records: a value pushed at the largest index made the handler panic, or the list empty.
+#[tokio::test]
+async fn a_list_whose_end_is_the_largest_number_there_is_cannot_be_read() {
+    let world = World::new();
+    let system = world.open().await;
+    let spawn = probe(&system, "a", |turn| {
+        Box::pin(async move {
+            let pushed = turn.ctx.state().list(&QUEUE).push(&"more".to_owned()).await;
+            assert!(matches!(pushed, Err(StateError::Decode { .. })), "{pushed:?}");
+            Ok(7)
+        })
+    });
+    let to = spawn.retry(at_once(1)).await.unwrap();
+    let mut batch = Batch::default();
+    let ends = [0, u64::MAX].map(u64::to_be_bytes).concat();
+    batch.put_bytes(keys::list_entry(to.mailbox.id, "queue", &[]), &ends);
+    to.runtime.ledger.commit(&mut batch, Origin::Inside, Urgency::Now).await.unwrap();
+    assert_eq!(soon(to.ask(note("go"))).await.unwrap(), 7);
 }
 
 #[tokio::test]

@@ -11,12 +11,13 @@ use tokio::sync::Semaphore;
 
 use crate::store::SimulatedDisk;
 use crate::{
-    Actor, ActorRef, Cell, Context, DeadLetter, Failure, Handler, ManualClock, Message, RetryPolicy, Spawn,
-    System, SystemBuilder, Timestamp,
+    Actor, ActorRef, Cell, Context, DeadLetter, Failure, Handler, ManualClock, MapKey, Message, OpenEntities,
+    RetryPolicy, Spawn, System, SystemBuilder, Timestamp,
 };
 
-/// Longer than anything here takes, short enough to wait for when something hangs.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Longer than anything here takes on a machine that is busy with other work, short enough to wait for when something
+/// hangs.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// What is still pending after this time is taken to wait.
 const A_MOMENT: Duration = Duration::from_millis(60);
 
@@ -110,6 +111,12 @@ pub(super) struct Probe {
     memory: Vec<String>,
 }
 
+impl Probe {
+    pub(super) fn new(script: Arc<Script>) -> Self {
+        Probe { script, memory: Vec::new() }
+    }
+}
+
 impl Actor for Probe {
     const NAME: &'static str = "test.probe";
     type Messages = (Note,);
@@ -130,6 +137,22 @@ where
     script
 }
 
+/// Notes the beginning of each run, and ends it when the gate lets it.
+pub(super) fn gated(
+    log: &Log,
+    gate: &Gate,
+) -> impl for<'a> Fn(Turn<'a>) -> Answer<'a> + Clone + Send + Sync + 'static {
+    let (log, gate) = (log.clone(), gate.clone());
+    script(move |turn| {
+        log.say(turn.note);
+        let gate = gate.clone();
+        Box::pin(async move {
+            gate.pass().await;
+            Ok(0)
+        })
+    })
+}
+
 /// A spawn of a probe; `.await` starts it.
 pub(super) fn probe<'s, F>(system: &'s System, name: &str, script: F) -> Spawn<'s, Probe>
 where
@@ -137,6 +160,25 @@ where
 {
     let script: Arc<Script> = Arc::new(script);
     system.spawn(name, move || Probe { script: script.clone(), memory: Vec::new() })
+}
+
+/// A region of probes; `.await` opens it. What a turn's key is, its context's address says.
+pub(super) fn region<'s, K, F>(system: &'s System, name: &str, script: F) -> OpenEntities<'s, K, Probe>
+where
+    K: MapKey + Send + Sync + 'static,
+    F: for<'a> Fn(Turn<'a>) -> Answer<'a> + Send + Sync + 'static,
+{
+    let script: Arc<Script> = Arc::new(script);
+    system.entities(name, move |_: &K| Probe { script: script.clone(), memory: Vec::new() })
+}
+
+/// As [`probe`], with several workers.
+pub(super) fn probes<'s, F>(system: &'s System, name: &str, workers: usize, script: F) -> Spawn<'s, Probe>
+where
+    F: for<'a> Fn(Turn<'a>) -> Answer<'a> + Send + Sync + 'static,
+{
+    let script: Arc<Script> = Arc::new(script);
+    system.pool(name, workers, move || Probe { script: script.clone(), memory: Vec::new() })
 }
 
 /// A probe that writes down each note.
@@ -181,13 +223,17 @@ impl Log {
         self.0.lock().expect("whole").clone()
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.0.lock().expect("whole").len()
+    }
+
     pub(super) fn count(&self, text: &str) -> usize {
-        self.all().iter().filter(|said| *said == text).count()
+        self.0.lock().expect("whole").iter().filter(|said| *said == text).count()
     }
 
     /// Waits until there are `count` lines, and gives them back.
     pub(super) async fn lines(&self, count: usize) -> Vec<String> {
-        until("the lines of the log", || self.all().len() >= count).await;
+        until("the lines of the log", || self.len() >= count).await;
         self.all()
     }
 }

@@ -12,6 +12,8 @@ use std::thread::JoinHandle;
 const DIRECTORY: &str = "STEADFAST_CHILD_DIRECTORY";
 const LIFE: &str = "STEADFAST_CHILD_LIFE";
 const MARK: &str = "::";
+/// What a child panics with when its parent is gone.
+pub(crate) const NOBODY_LISTENS: &str = "the parent listens";
 
 /// In the child: where to work, and the number of this life. None in the parent.
 pub(crate) fn task() -> Option<(PathBuf, u64)> {
@@ -25,7 +27,7 @@ pub(crate) fn say(line: &str) {
     let line = format!("{MARK}{line}\n");
     let mut out = std::io::stdout().lock();
     // one write, so that a kill leaves no half line behind which another begins
-    out.write_all(line.as_bytes()).and_then(|()| out.flush()).expect("the parent listens");
+    out.write_all(line.as_bytes()).and_then(|()| out.flush()).expect(NOBODY_LISTENS);
 }
 
 /// A child process, and what it has said. Killed when dropped.
@@ -38,8 +40,19 @@ pub(crate) struct Running {
 impl Running {
     /// Starts the test of this name as a child.
     pub(crate) fn start(test: &str, directory: &Path, life: u64) -> Running {
+        Running::start_with(test, directory, life, &[])
+    }
+
+    /// As [`Running::start`], with more in its environment.
+    pub(crate) fn start_with(test: &str, directory: &Path, life: u64, more: &[(&str, &str)]) -> Running {
         let mut command = Command::new(std::env::current_exe().expect("this binary"));
         command.args(["--exact", test, "--nocapture"]).env(DIRECTORY, directory).env(LIFE, life.to_string());
+        command.envs(more.iter().copied());
+        Running::of(command, directory)
+    }
+
+    /// Starts any command that speaks as a child does; what it prints to its standard error goes to [`errors`].
+    pub(crate) fn of(mut command: Command, directory: &Path) -> Running {
         let errors = std::fs::File::create(errors(directory)).expect("a file for its errors");
         let mut child =
             command.env("RUST_BACKTRACE", "0").stdout(Stdio::piped()).stderr(errors).spawn().expect("starts");
@@ -60,6 +73,15 @@ impl Running {
     /// What it has said so far.
     pub(crate) fn said(&self) -> Vec<String> {
         self.said.lock().expect("locks").clone()
+    }
+
+    /// How many lines that begin like this it has said so far.
+    pub(crate) fn count(&self, begin: &str) -> usize {
+        self.said.lock().expect("locks").iter().filter(|line| line.starts_with(begin)).count()
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Whether it has ended by itself.

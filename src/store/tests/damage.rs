@@ -52,7 +52,7 @@ fn remove(name: &str) -> impl FnOnce(&SimulatedDisk) {
     move |disk| {
         let medium = disk.medium();
         medium.remove(name).expect("is there");
-        for dir in ["", "journal"] {
+        for dir in ["", "journal", "pages"] {
             medium.sync_dir(dir).expect("syncs");
         }
     }

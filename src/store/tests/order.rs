@@ -178,3 +178,34 @@ fn a_store_whose_spare_segment_cannot_be_synced_fails_and_still_lets_go() {
     });
     ended.recv_timeout(Duration::from_secs(10)).expect("its threads end");
 }
+
+/// Once a commit slipped in between the committer's end and the closing of the door, and the close failed for it.
+#[test]
+fn a_close_amid_senders_has_all_that_was_admitted() {
+    for round in 0..200 {
+        let disk = SimulatedDisk::new(round);
+        let driven = drive(&disk, &small());
+        let store = driven.store().clone();
+        let sender = std::thread::spawn(move || {
+            let mut taken = 0_u64;
+            loop {
+                match store.admit(&letter(LOG, &body(taken, 30)), Origin::Inside, Urgency::Now) {
+                    Ok(admitted) => {
+                        taken += 1;
+                        // so that the committer has nothing to do now and then
+                        while store.durable_number() < admitted.number && store.failure().is_none() {
+                            std::hint::spin_loop();
+                        }
+                    }
+                    Err(Refusal::Failed(_)) => return taken,
+                    Err(_) => std::thread::yield_now(),
+                }
+            }
+        });
+        std::thread::sleep(Duration::from_micros(20 * round));
+        driven.close().unwrap_or_else(|error| panic!("round {round}: {error}"));
+        let taken = sender.join().expect("no panic");
+        let driven = drive(&disk, &small());
+        assert_eq!(driven.store().depth(LOG.mailbox).map(|(count, _)| count), Some(taken), "round {round}");
+    }
+}

@@ -145,3 +145,16 @@ fn four_threads_of_senders_lose_nothing_durable_when_the_power_goes() {
         disk.crash();
     }
 }
+
+/// Each life leaves a segment with next to nothing in it, and nothing was there to have them moved to the engine.
+#[test]
+fn a_store_whose_process_ended_again_and_again_lets_senders_in() {
+    let disk = SimulatedDisk::new(3);
+    let lives = 3 * small().live_segments as u64;
+    for life in 0..lives {
+        let mut steps = Steps::on(&disk);
+        steps.admit(&letter(LOG, &body(life, 9)));
+        assert_eq!(steps.committer.step(), Step::Worked);
+    }
+    assert_eq!(tags(&Steps::on(&disk).store, LOG), (0..lives).collect::<Vec<_>>());
+}

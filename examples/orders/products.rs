@@ -1,27 +1,28 @@
-//! Intake: reads the orders and sends them on, slice by slice.
+//! Products: takes the orders in and publishes each as an event. It does not know who listens.
 //!
 //! # Invariants
-//! - Its position, the slices it sends and the message that makes it go on are one commit. A kill finds all
-//!   of them or none, so no order is left out and none is sent twice.
+//! - Its position, the events it publishes and the message that makes it go on are one commit. A kill finds all
+//!   of them or none, so no order is left out and none is published twice.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use steadfast::{Actor, ActorRef, Cell, Context, Failure, Handler, MailboxOptions, Message, RetryPolicy};
+use steadfast::{
+    Actor, Cell, Context, Durability, Failure, Handler, MailboxOptions, Message, RetryPolicy, Topic,
+};
 
-use super::billing::Billing;
 use super::data::AttemptLog;
 use super::input::{Malformed, Order, Orders, Position};
-use super::inventory::Inventory;
-use super::notification::Notification;
 use super::options::Guard;
+use super::pace::Pace;
 
-/// The most orders sent on in one turn.
+/// The topic of the orders.
+pub(crate) const TOPIC: &str = "orders-placed";
+/// The most orders taken in in one turn.
 pub(crate) const SLICE: usize = 20;
-/// And the most bytes of lines read for them, though one line more may be: messages are limited to 1 MiB.
+/// And the most bytes of lines read for them, though one line more may be.
 const SLICE_BYTES: u64 = 128 << 10;
 /// One turn in so many orders, the first to begin with, fails at its first attempt.
 const FAILS_EVERY: u64 = 1_000;
@@ -29,38 +30,36 @@ const FAILS_EVERY: u64 = 1_000;
 /// Where the next slice begins.
 pub(crate) const POSITION: Cell<Position> = Cell::new("position", 1);
 
-/// Orders on their way to one of the three who handle them.
+/// The event: somebody has ordered something.
 #[derive(Serialize, Deserialize)]
-pub(crate) struct Slice {
-    pub(crate) orders: Vec<Order>,
+pub(crate) struct OrderPlaced {
+    pub(crate) order: Order,
 }
-impl Message for Slice {
+impl Message for OrderPlaced {
     type Reply = ();
-    const NAME: &'static str = "orders.slice";
+    const NAME: &'static str = "orders.placed";
 }
 
-/// Intake's own message: go on.
+/// Products' own message: go on.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct NextSlice;
 impl Message for NextSlice {
     type Reply = ();
-    const NAME: &'static str = "intake.next-slice";
+    const NAME: &'static str = "products.next-slice";
 }
 
 /// What the factory makes. What has to survive lies in [`POSITION`].
-pub(crate) struct Intake {
+pub(crate) struct Products {
     pub(crate) input: PathBuf,
-    pub(crate) inventory: ActorRef<Inventory>,
-    pub(crate) billing: ActorRef<Billing>,
-    pub(crate) notification: ActorRef<Notification>,
+    pub(crate) placed: Topic<OrderPlaced>,
+    pub(crate) pace: Pace,
     pub(crate) attempts: AttemptLog,
-    pub(crate) hold_at: Option<u64>,
     pub(crate) broken: Option<Guard>,
     pub(crate) acknowledged: PathBuf,
 }
 
-impl Actor for Intake {
-    const NAME: &'static str = "intake";
+impl Actor for Products {
+    const NAME: &'static str = "products";
     type Messages = (NextSlice,);
 
     fn mailbox() -> MailboxOptions {
@@ -69,27 +68,30 @@ impl Actor for Intake {
     }
 }
 
-impl Handler<NextSlice> for Intake {
+impl Handler<NextSlice> for Products {
     async fn handle(&mut self, _: NextSlice, ctx: &mut Context<Self>) -> Result<(), Failure> {
         self.attempts.note(ctx)?;
         let from = self.position(ctx)?;
-        self.wait_to_be_killed(&from).await;
+        if !self.pace.allows(from.orders).await? {
+            ctx.tell(&ctx.address(), NextSlice)?;
+            return Ok(());
+        }
         // a page of a local file: not worth a thread of its own
-        let cut = Cut::read(&self.input, from.clone())?;
-        for line in cut.malformed {
+        let slice = Slice::read(&self.input, from.clone())?;
+        for line in slice.malformed {
             ctx.bury(line.bytes, line.reason);
         }
-        self.send(cut.orders, ctx).await?;
-        self.acknowledge(&cut.end, ctx)?;
-        fail_now_and_then(&from, &cut.end, ctx)?;
-        if !cut.last {
+        self.publish(slice.orders, ctx).await?;
+        self.acknowledge(&slice.end, ctx)?;
+        fail_now_and_then(&from, &slice.end, ctx)?;
+        if !slice.last {
             ctx.tell(&ctx.address(), NextSlice)?;
         }
         Ok(())
     }
 }
 
-impl Intake {
+impl Products {
     fn position(&self, ctx: &mut Context<Self>) -> Result<Position, Failure> {
         if self.broken == Some(Guard::Ack) {
             return Ok(read_acknowledged(&self.acknowledged)?);
@@ -100,48 +102,30 @@ impl Intake {
     /// The position becomes true together with everything else this turn does.
     fn acknowledge(&self, end: &Position, ctx: &mut Context<Self>) -> Result<(), Failure> {
         if self.broken == Some(Guard::Ack) {
-            // BROKEN: true at once. If the turn fails or is killed, its slices are never sent, and nobody
+            // BROKEN: true at once. If the turn fails or is killed, its events are never published, and nobody
             // goes back for them.
             return Ok(fs::write(&self.acknowledged, serde_json::to_vec(end)?)?);
         }
         Ok(ctx.state().set(&POSITION, end)?)
     }
 
-    async fn send(&self, orders: Vec<Order>, ctx: &mut Context<Self>) -> Result<(), Failure> {
-        if orders.is_empty() {
-            return Ok(());
+    async fn publish(&self, orders: Vec<Order>, ctx: &mut Context<Self>) -> Result<(), Failure> {
+        for order in orders {
+            let event = OrderPlaced { order };
+            if self.broken == Some(Guard::Dedup) {
+                // BROKEN: published at once. If the turn fails or is killed, it is run again and publishes
+                // them again, as other events; every subscriber would have to look for repeats.
+                self.placed.publish(event).outside_turn().durability(Durability::Buffered).await?;
+            } else {
+                ctx.publish(&self.placed, event)?;
+            }
         }
-        let slice = || Slice { orders: orders.clone() };
-        if self.broken == Some(Guard::Dedup) {
-            // BROKEN: sent at once. If the turn fails or is killed, it is run again and sends them again.
-            // With a `dedup_id` made of the position the second ones would be dropped; without one, every
-            // receiver would have to look for repeats.
-            self.inventory.tell(slice()).outside_turn().await?;
-            self.billing.tell(slice()).outside_turn().await?;
-            self.notification.tell(slice()).outside_turn().await?;
-            return Ok(());
-        }
-        ctx.tell(&self.inventory, slice())?;
-        ctx.tell(&self.billing, slice())?;
-        ctx.tell(&self.notification, slice())?;
         Ok(())
-    }
-
-    /// A shop that is to be killed must not end before. It is killed while it works, unless the kill comes
-    /// late: then it waits.
-    async fn wait_to_be_killed(&self, from: &Position) {
-        if self.hold_at.is_some_and(|hold_at| from.orders >= hold_at) {
-            // time for the others to handle what was sent; where orders are lost, the count that is waited
-            // for never comes
-            tokio::time::sleep(Duration::from_millis(500)).await;
-            println!("held");
-            std::future::pending().await
-        }
     }
 }
 
 /// Real handlers fail too, and at the worst moment: when all is done but the commit.
-fn fail_now_and_then(from: &Position, end: &Position, ctx: &Context<Intake>) -> Result<(), Failure> {
+fn fail_now_and_then(from: &Position, end: &Position, ctx: &Context<Products>) -> Result<(), Failure> {
     let crosses = from.orders.div_ceil(FAILS_EVERY) < end.orders.div_ceil(FAILS_EVERY);
     match crosses && ctx.attempt() == 1 {
         true => Err(Failure::new("on purpose")),
@@ -149,15 +133,15 @@ fn fail_now_and_then(from: &Position, end: &Position, ctx: &Context<Intake>) -> 
     }
 }
 
-/// What one turn sends on.
-struct Cut {
+/// What one turn takes in.
+struct Slice {
     orders: Vec<Order>,
     malformed: Vec<Malformed>,
     end: Position,
     last: bool,
 }
 
-impl Cut {
+impl Slice {
     fn read(input: &Path, from: Position) -> io::Result<Self> {
         let most = from.offset + SLICE_BYTES;
         let mut lines = Orders::open(input, from)?;
@@ -169,7 +153,7 @@ impl Cut {
                 None => last = true,
             }
         }
-        Ok(Cut { orders, malformed, end: lines.position, last })
+        Ok(Slice { orders, malformed, end: lines.position, last })
     }
 }
 

@@ -77,12 +77,13 @@ impl Clock for SystemClock {
     }
 
     fn id(&self) -> Uuid {
-        Uuid::now_v7()
+        let (high, low) = (chance().to_be_bytes(), chance().to_be_bytes());
+        let random = [high[0], high[1], low[0], low[1], low[2], low[3], low[4], low[5], low[6], low[7]];
+        uuid::Builder::from_unix_timestamp_millis(self.now().as_millis(), &random).into_uuid()
     }
 
     fn random(&self) -> u64 {
-        // the low half of a version 7 id is random
-        Uuid::now_v7().as_u64_pair().1
+        chance()
     }
 
     fn sleep_until(&self, due: Timestamp) -> Sleep {
@@ -96,6 +97,25 @@ impl Clock for SystemClock {
             }
         })
     }
+}
+
+thread_local! {
+    /// What this thread draws from: asking the operating system for every id costs more than sending the message.
+    static CHANCE: std::cell::Cell<(u64, u64)> = {
+        let (seed, stride) = Uuid::new_v4().as_u64_pair();
+        // an odd stride visits every number before it comes back to one
+        std::cell::Cell::new((seed, stride | 1))
+    };
+}
+
+/// 64 bits by SplitMix64, with a seed and a stride of the operating system's for each thread.
+fn chance() -> u64 {
+    CHANCE.with(|chance| {
+        let (at, stride) = chance.get();
+        let next = at.wrapping_add(stride);
+        chance.set((next, stride));
+        mix(next)
+    })
 }
 
 /// A clock that moves only when told to; ids and chance come from a seed.
@@ -253,6 +273,19 @@ mod tests {
         all.sort_unstable();
         all.dedup();
         assert_eq!(all.len(), 200);
+    }
+
+    #[test]
+    fn no_id_is_given_twice_by_many_threads_at_once_and_each_is_of_version_7() {
+        let draw = || (0..20_000).map(|_| SystemClock.id()).collect::<Vec<_>>();
+        let threads: Vec<_> = (0..4).map(|_| std::thread::spawn(draw)).collect();
+        let mut all: Vec<_> = threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
+        assert!(all.iter().all(|id| id.get_version_num() == 7 && id.get_variant() == uuid::Variant::RFC4122));
+        let first = all[0].get_timestamp().map(|at| at.to_unix().0).unwrap();
+        assert!(SystemClock.now().as_millis() / 1000 - first < 3600, "{first} s");
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), 80_000);
     }
 
     #[test]

@@ -82,8 +82,8 @@ pub(crate) use self::recovery::{Place, Report};
 use self::roll::LifeSigns;
 pub(crate) use self::roll::{LastLife, OnRoll, SignedIn};
 pub(crate) use self::simulated::SimulatedDisk;
+use self::ticket::Completion;
 pub(crate) use self::ticket::Slot;
-use self::ticket::{Completion, Ticket};
 pub(crate) use self::view::{Progress, ViewOf, ViewRecord};
 use crate::observe::{Event, Observer};
 
@@ -385,7 +385,8 @@ impl Store {
             let mut admission = self.shared.admission();
             let admitted = admission.admit(batch, origin, urgency)?;
             // the committer wakes for the first commit of a group, and for one that cannot wait
-            (admitted, urgency == Urgency::Now || admission.filling.commits == 1)
+            let wakes = !batch.is_empty() && (urgency == Urgency::Now || admission.filling.commits == 1);
+            (admitted, wakes)
         };
         if wake {
             self.shared.work.notify_one();
@@ -404,47 +405,19 @@ impl Store {
 
     /// Waits until the commit is durable. The error says that it is not known whether it will be found after a restart.
     pub(crate) async fn durable(&self, admitted: &Admitted) -> Result<(), StoreError> {
-        self.wait_durable(admitted.number, &admitted.ticket).await
+        let mut slot = Slot::default();
+        std::future::poll_fn(|cx| self.poll_durable(admitted, &mut slot, cx)).await
     }
 
     /// Waits until everything admitted before the call is durable.
     pub(crate) async fn durable_now(&self) -> Result<(), StoreError> {
-        let (number, ticket) = {
+        let last = {
             let mut admission = self.shared.admission();
             admission.urgent |= admission.filling.commits > 0;
-            let last_group = admission.sealed.back().map(|group| group.ticket.clone());
-            let ticket = match admission.filling.commits {
-                0 => last_group,
-                _ => Some(admission.filling.ticket.clone()),
-            };
-            (admission.last, ticket)
+            admission.last_admitted(Vec::new())
         };
         self.shared.work.notify_one();
-        match ticket {
-            Some(ticket) => self.wait_durable(number, &ticket).await,
-            None => self.wait_written(number).await,
-        }
-    }
-
-    /// The last group is with the committer: nothing is left to ask it for but the number.
-    async fn wait_written(&self, number: u64) -> Result<(), StoreError> {
-        loop {
-            let eased = self.shared.eased.notified();
-            tokio::pin!(eased);
-            eased.as_mut().enable();
-            if self.shared.durable.load(Ordering::Acquire) >= number {
-                return Ok(());
-            }
-            if let Some(error) = self.shared.failure() {
-                return Err(error);
-            }
-            eased.await;
-        }
-    }
-
-    async fn wait_durable(&self, number: u64, ticket: &Ticket) -> Result<(), StoreError> {
-        let mut slot = Slot::default();
-        std::future::poll_fn(|cx| self.poll_ticket(number, ticket, &mut slot, cx)).await
+        self.durable(&last).await
     }
 
     /// As [`Store::durable`], for a future written by hand.
@@ -454,20 +427,10 @@ impl Store {
         slot: &mut Slot,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), StoreError>> {
-        self.poll_ticket(admitted.number, &admitted.ticket, slot, cx)
-    }
-
-    fn poll_ticket(
-        &self,
-        number: u64,
-        ticket: &Ticket,
-        slot: &mut Slot,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<(), StoreError>> {
-        if self.shared.durable.load(Ordering::Acquire) >= number {
+        if self.shared.durable.load(Ordering::Acquire) >= admitted.number {
             return Poll::Ready(Ok(()));
         }
-        ticket.poll(cx, slot).map(|completion| match completion {
+        admitted.ticket.poll(cx, slot).map(|completion| match completion {
             Completion::Durable => Ok(()),
             Completion::Failed => Err(self.shared.failure().unwrap_or(StoreError::Closed)),
         })

@@ -91,6 +91,8 @@ pub(crate) struct Runtime {
     kept_replies: DashMap<MessageId, Vec<oneshot::Sender<KeptReply>>>,
     /// Who holds a receipt, by message.
     receipts: DashMap<MessageId, oneshot::Sender<Ended>>,
+    /// How many receipts are held: every turn asks, and the map would take all its locks to say.
+    held_receipts: AtomicUsize,
     /// Notified when something was put on the schedule.
     pub(crate) scheduled: Notify,
     pub(super) watches: Watches,
@@ -121,6 +123,7 @@ impl Runtime {
             mailboxes: DashMap::new(),
             kept_replies: DashMap::new(),
             receipts: DashMap::new(),
+            held_receipts: AtomicUsize::new(0),
             scheduled: Notify::new(),
             watches: Watches::default(),
             asking: Mutex::default(),
@@ -237,10 +240,10 @@ impl Runtime {
 
     /// Tells whoever holds the message's receipt how it ended.
     pub(crate) fn ended(&self, id: MessageId, how: Handled, commit: Option<&Admitted>) {
-        if self.receipts.is_empty() {
+        if self.held_receipts.load(Ordering::Acquire) == 0 {
             return;
         }
-        if let Some((_, holder)) = self.receipts.remove(&id) {
+        if let Some(holder) = self.take_receipt(id) {
             // the holder may have lost interest
             let _ = holder.send(Ended { how, commit: commit.cloned() });
         }
@@ -296,12 +299,22 @@ impl Runtime {
     /// What will be told when the message has ended.
     pub(crate) fn receipt_for(&self, id: MessageId) -> oneshot::Receiver<Ended> {
         let (sender, receiver) = oneshot::channel();
-        self.receipts.insert(id, sender);
+        // counted first: whoever finds it held must find it counted
+        self.held_receipts.fetch_add(1, Ordering::AcqRel);
+        if self.receipts.insert(id, sender).is_some() {
+            self.held_receipts.fetch_sub(1, Ordering::AcqRel);
+        }
         receiver
     }
 
     pub(crate) fn forget_receipt(&self, id: MessageId) {
-        self.receipts.remove(&id);
+        drop(self.take_receipt(id));
+    }
+
+    fn take_receipt(&self, id: MessageId) -> Option<oneshot::Sender<Ended>> {
+        let (_, holder) = self.receipts.remove(&id)?;
+        self.held_receipts.fetch_sub(1, Ordering::AcqRel);
+        Some(holder)
     }
 }
 

@@ -468,11 +468,12 @@ impl<'a, P: Parcel> Draft<'a, P> {
 
     /// The send of what is plain when nothing is in its way.
     fn start(self) -> Started<'a, P> {
-        let plain = self.options.durability != Durability::Volatile
-            && self.options.dedup_id.is_none()
-            && self.options.due.is_none();
+        let plain = self.options.dedup_id.is_none() && self.options.due.is_none();
         if !plain || is_in_turn() {
             return Started::Slow(self);
+        }
+        if self.options.durability == Durability::Volatile {
+            return self.start_volatile();
         }
         let Draft { route, options, parcel } = self;
         let _span = tracing::trace_span!("send", mailbox = %route.name, message = P::CALL.message).entered();
@@ -491,6 +492,17 @@ impl<'a, P: Parcel> Draft<'a, P> {
                 }
             }
             Err(back) => Started::Slow(Draft { route, options, parcel: back.parcel }),
+        }
+    }
+
+    /// As [`Draft::start`], in memory alone.
+    fn start_volatile(self) -> Started<'a, P> {
+        let Draft { route, options, parcel } = self;
+        let sending = Sending::new(route, &options, false);
+        let id = MessageId::of(sending.id);
+        match parcel.volatile_now(&sending) {
+            Ok(()) => Started::Ready(Ok(Accepted { id, position: None })),
+            Err((parcel, _)) => Started::Slow(Draft { route, options, parcel }),
         }
     }
 }

@@ -256,6 +256,8 @@ pub(super) fn next_epoch(last: u64) -> u64 {
 pub(super) struct Admission {
     pub(super) bounds: Bounds,
     pub(super) last: u64,
+    /// That of the group with the last commit.
+    last_ticket: Ticket,
     pub(super) filling: Filling,
     pub(super) sealed: VecDeque<SealedGroup>,
     pub(super) pending: usize,
@@ -290,6 +292,8 @@ impl Admission {
         let mut admission = Admission {
             bounds,
             last,
+            // what was recovered is durable: nobody waits with this one
+            last_ticket: Ticket::new(),
             filling: Filling::new(0, Vec::new()),
             sealed: VecDeque::new(),
             pending: 0,
@@ -323,11 +327,20 @@ impl Admission {
     ) -> Result<Admitted, Refusal> {
         self.check_alive()?;
         self.check_conditions(batch)?;
+        if batch.is_empty() {
+            // nothing to write: whoever made it waits for what it has seen
+            return Ok(self.last_admitted(Vec::new()));
+        }
         self.check_space(batch, origin)?;
         let positions = self.take_positions(batch);
         self.write_and_apply(batch, &positions);
         self.urgent |= urgency == Urgency::Now;
-        Ok(Admitted { number: self.last, positions, ticket: self.filling.ticket.clone() })
+        Ok(self.last_admitted(positions))
+    }
+
+    /// The last commit, as whoever waits for it is given it.
+    pub(super) fn last_admitted(&self, positions: Vec<u64>) -> Admitted {
+        Admitted { number: self.last, positions, ticket: self.last_ticket.clone() }
     }
 
     /// Ends admission for good and gives back the tickets of what was not written.
@@ -467,6 +480,7 @@ impl Admission {
         self.last = self.next_number();
         if self.filling.commits == 0 {
             self.filling.first = self.last;
+            self.last_ticket = self.filling.ticket.clone();
         }
         self.filling.commits += 1;
         let start = self.filling.bytes.len();

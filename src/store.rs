@@ -58,12 +58,12 @@ mod unattended;
 pub(crate) mod view;
 mod writer;
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 use self::admission::{Admission, Bounds, MailboxState};
 pub(crate) use self::admission::{Admitted, Limits, Origin, Refusal, Urgency};
@@ -86,6 +86,8 @@ pub(crate) use self::ticket::Slot;
 use self::ticket::{Completion, Ticket};
 pub(crate) use self::view::{Progress, ViewOf, ViewRecord};
 use crate::observe::{Event, Observer};
+use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
+use crate::sync::{Bell, Condvar, Mutex, MutexGuard};
 
 /// Sizes of a store.
 #[derive(Debug, Clone)]
@@ -176,7 +178,7 @@ struct Shared {
     engine_rests: Condvar,
     durable: AtomicU64,
     /// Notified whenever senders that were told [`Refusal::Busy`] should try again.
-    eased: Notify,
+    eased: Bell,
     engine: RwLock<Option<Box<dyn Engine>>>,
     place: Place,
     segments: Arc<Segments>,
@@ -229,17 +231,30 @@ impl Shared {
         if !matches!(error, StoreError::Closed) {
             tracing::error!(%error, "the store has failed; only a new process resumes");
         }
+        // before anybody is woken: who finds no failure goes back to sleep, and nobody wakes it again
+        if !cfg!(steadfast_bug = "wake-before-the-failure-is-seen") {
+            self.note_failure(&error);
+        }
         let tickets = self.admission().fail(error.clone());
+        self.note_failure(&error);
         self.observer.event(&Event::StoreFailed { why: &error.to_string() });
-        self.failed.send_if_modified(|failed| failed.replace(error.clone()).is_none());
         for ticket in tickets {
             ticket.complete(Completion::Failed);
         }
         self.wake_everybody();
     }
 
+    /// The first one stays.
+    fn note_failure(&self, error: &StoreError) {
+        self.failed.send_if_modified(|failed| {
+            let first = failed.is_none();
+            failed.get_or_insert_with(|| error.clone());
+            first
+        });
+    }
+
     fn wake_everybody(&self) {
-        self.eased.notify_waiters();
+        self.eased.ring_all();
         self.work.notify_all();
         self.chores.notify_all();
         self.engine_rests.notify_all();
@@ -355,7 +370,7 @@ impl Store {
             work: Condvar::new(),
             chores: Condvar::new(),
             engine_rests: Condvar::new(),
-            eased: Notify::new(),
+            eased: Bell::new(),
             engine: RwLock::new(Some(engine)),
             place,
             segments,
@@ -429,9 +444,7 @@ impl Store {
     /// The last group is with the committer: nothing is left to ask it for but the number.
     async fn wait_written(&self, number: u64) -> Result<(), StoreError> {
         loop {
-            let eased = self.shared.eased.notified();
-            tokio::pin!(eased);
-            eased.as_mut().enable();
+            let eased = self.shared.eased.rung();
             if self.shared.durable.load(Ordering::Acquire) >= number {
                 return Ok(());
             }
@@ -488,7 +501,7 @@ impl Store {
     pub(crate) async fn eased(&self) {
         const LOOK_AGAIN: Duration = Duration::from_millis(20);
         // a missed notification costs one look
-        let _ = tokio::time::timeout(LOOK_AGAIN, self.shared.eased.notified()).await;
+        let _ = tokio::time::timeout(LOOK_AGAIN, self.shared.eased.rung()).await;
     }
 
     /// Resolves when the store has failed.
@@ -588,7 +601,7 @@ impl Store {
         mailbox: MailboxId,
         name: &str,
         limits: Option<Limits>,
-    ) -> Result<(Arc<Notify>, Arc<AtomicU8>), StoreError> {
+    ) -> Result<(Arc<Bell>, Arc<AtomicU8>), StoreError> {
         loop {
             // what nobody holds may leave memory between the two
             self.load_named(mailbox, Some(name), limits)?;
@@ -604,7 +617,7 @@ impl Store {
     }
 
     /// As [`Store::hold_mailbox`], of one that is loaded.
-    pub(crate) fn held_mailbox(&self, mailbox: MailboxId) -> Option<(Arc<Notify>, Arc<AtomicU8>)> {
+    pub(crate) fn held_mailbox(&self, mailbox: MailboxId) -> Option<(Arc<Bell>, Arc<AtomicU8>)> {
         let admission = self.shared.admission();
         let state = admission.mailboxes.get(&mailbox)?;
         Some((state.bell.clone(), state.fresh.clone()))
@@ -617,7 +630,7 @@ impl Store {
     }
 
     /// What is notified when something leaves the mailbox, if the mailbox is over its limits.
-    pub(crate) fn over_limit(&self, mailbox: MailboxId) -> Option<Arc<Notify>> {
+    pub(crate) fn over_limit(&self, mailbox: MailboxId) -> Option<Arc<Bell>> {
         let admission = self.shared.admission();
         let state = admission.mailboxes.get(&mailbox)?;
         state.is_over_limit(admission.bounds.mailbox).then(|| state.room.clone())
@@ -629,7 +642,7 @@ impl Store {
         if let Some(state) =
             admission.mailboxes.get(&mailbox).filter(|state| !state.is_over_limit(admission.bounds.mailbox))
         {
-            state.room.notify_one();
+            state.room.ring();
         }
     }
 

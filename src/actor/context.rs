@@ -358,7 +358,7 @@ impl<A: Actor> Context<A> {
                     let Limits { count: limit, bytes: limit_bytes } = limits;
                     let mailbox = self.runtime.ledger.mailbox_name(target).await?.unwrap_or_default();
                     let full = Refused::Full { mailbox, waiting, bytes, limit, limit_bytes };
-                    let waited = end.limit(room.notified()).await;
+                    let waited = end.limit(room.rung()).await;
                     waited.ok_or_else(|| Refused::TimedOut(end.allowed(), Box::new(full)))?;
                 }
                 Err(CommitRefused::Refused(why)) => return Err(why),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 use serde::de::DeserializeOwned;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 
 use super::life::Failed;
 use super::list::{Decoder, DuplicateName, MessageKind};
@@ -22,6 +22,7 @@ use crate::envelope::MessageId;
 use crate::error::Refused;
 use crate::observe::Observer;
 use crate::store::{Admitted, LogId, MailboxId, StoreError, region_of};
+use crate::sync::Bell;
 
 tokio::task_local! {
     /// Set while a handler runs, in its own task.
@@ -92,7 +93,7 @@ pub(crate) struct Runtime {
     /// Who holds a receipt, by message.
     receipts: DashMap<MessageId, oneshot::Sender<Ended>>,
     /// Notified when something was put on the schedule.
-    pub(crate) scheduled: Notify,
+    pub(crate) scheduled: Bell,
     pub(super) watches: Watches,
     /// Which mailboxes wait, in their turns, for which others.
     asking: Mutex<HashMap<MailboxId, Waits>>,
@@ -121,7 +122,7 @@ impl Runtime {
             mailboxes: DashMap::new(),
             kept_replies: DashMap::new(),
             receipts: DashMap::new(),
-            scheduled: Notify::new(),
+            scheduled: Bell::new(),
             watches: Watches::default(),
             asking: Mutex::default(),
             kinds: DashMap::new(),

@@ -190,7 +190,7 @@ impl<'a> Sending<'a> {
     pub(crate) fn commit(&self, batch: &Batch) -> Result<Admitted, Refusal> {
         let admitted = self.route.runtime.ledger.try_commit(batch, Origin::Outside, self.urgency)?;
         if self.options.due.is_some() && !cfg!(steadfast_bug = "tell_no_timekeeper") {
-            self.route.runtime.scheduled.notify_one();
+            self.route.runtime.scheduled.ring();
         }
         Ok(admitted)
     }
@@ -300,7 +300,7 @@ impl<'a> Sending<'a> {
             Err(CommitRefused::Full { waiting, bytes, limits, room }) => {
                 patience.check(|| self.full(waiting, bytes, limits))?;
                 // whatever keeps a wake-up from coming: a look now and then costs nothing
-                let _ = tokio::time::timeout(patience.left(), room.notified()).await;
+                let _ = tokio::time::timeout(patience.left(), room.rung()).await;
                 Ok(())
             }
             Err(CommitRefused::Refused(why)) => Err(why),

@@ -60,7 +60,7 @@ impl Driven {
             return Err(error);
         }
         let closed = checkpointer.ok_or(StoreError::Closed)?.close();
-        self.store.shared.failed.send_if_modified(|failed| failed.replace(StoreError::Closed).is_none());
+        self.store.shared.note_failure(&StoreError::Closed);
         self.store.shared.wake_everybody();
         match &closed {
             Ok(()) => self.store.shared.end_life(),

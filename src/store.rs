@@ -18,18 +18,19 @@ mod batch;
 mod census;
 mod checkpoint;
 mod committer;
-#[cfg(test)]
+#[cfg(all(test, not(steadfast_loom)))]
 mod contract;
-#[cfg(test)]
+#[cfg(all(test, not(steadfast_loom)))]
 mod crash_points;
 mod cursor;
 mod disk;
+mod downfall;
 mod driver;
 mod engine;
 mod fault;
 mod file_name;
 mod group;
-#[cfg(any(test, fuzzing))]
+#[cfg(any(all(test, not(steadfast_loom)), fuzzing))]
 pub(crate) mod hostile;
 mod journal;
 pub(crate) mod keys;
@@ -37,8 +38,10 @@ mod last_words;
 mod lock;
 mod manifest;
 mod medium;
-#[cfg(test)]
+#[cfg(all(test, not(steadfast_loom)))]
 mod medium_contract;
+#[cfg(all(test, steadfast_loom))]
+pub(crate) mod models;
 mod overlay;
 mod packer;
 mod page;
@@ -51,7 +54,7 @@ mod segment;
 mod shelf;
 mod simulated;
 mod sled;
-#[cfg(test)]
+#[cfg(all(test, not(steadfast_loom)))]
 mod tests;
 mod ticket;
 mod unattended;
@@ -70,6 +73,7 @@ pub(crate) use self::admission::{Admitted, Limits, Origin, Refusal, Urgency};
 pub(crate) use self::batch::{Batch, Condition, Seen};
 use self::checkpoint::Checkpointer;
 use self::committer::Committer;
+use self::downfall::Downfall;
 pub(crate) use self::driver::Driven;
 use self::engine::Engine;
 pub use self::fault::StoreError;
@@ -183,7 +187,7 @@ struct Shared {
     place: Place,
     segments: Arc<Segments>,
     pages: Arc<PageFiles>,
-    failed: watch::Sender<Option<StoreError>>,
+    downfall: Arc<Downfall>,
     checkpointed: watch::Sender<u64>,
     checkpoint_asked: AtomicBool,
     closing: AtomicBool,
@@ -219,11 +223,11 @@ impl Shared {
     }
 
     fn has_failed(&self) -> bool {
-        self.failed.borrow().is_some()
+        self.downfall.has_come()
     }
 
     fn failure(&self) -> Option<StoreError> {
-        self.failed.borrow().clone()
+        self.downfall.reason()
     }
 
     /// Ends the store: every waiter learns it, nothing is admitted any more.
@@ -233,10 +237,10 @@ impl Shared {
         }
         // before anybody is woken: who finds no failure goes back to sleep, and nobody wakes it again
         if !cfg!(steadfast_bug = "wake-before-the-failure-is-seen") {
-            self.note_failure(&error);
+            self.downfall.note(&error);
         }
         let tickets = self.admission().fail(error.clone());
-        self.note_failure(&error);
+        self.downfall.note(&error);
         self.observer.event(&Event::StoreFailed { why: &error.to_string() });
         for ticket in tickets {
             ticket.complete(Completion::Failed);
@@ -244,13 +248,14 @@ impl Shared {
         self.wake_everybody();
     }
 
-    /// The first one stays.
-    fn note_failure(&self, error: &StoreError) {
-        self.failed.send_if_modified(|failed| {
-            let first = failed.is_none();
-            failed.get_or_insert_with(|| error.clone());
-            first
-        });
+    /// Nothing is admitted any more; what was is still written.
+    fn close(&self) {
+        // both under the lock: a committer that is told to end must not find later that something was still admitted,
+        // and a thread about to sleep has looked
+        let mut admission = self.admission();
+        admission.closed = true;
+        self.closing.store(true, Ordering::Release);
+        self.wake_everybody();
     }
 
     fn wake_everybody(&self) {
@@ -342,6 +347,21 @@ pub(crate) struct Store {
     shared: Arc<Shared>,
 }
 
+/// The place of one that waits for room in a mailbox. Dropped, whatever became of that one, it has the next look: it may have been
+/// woken for room that it did not take, or left some.
+pub(crate) struct InLine<'a> {
+    store: &'a Store,
+    mailbox: MailboxId,
+}
+
+impl Drop for InLine<'_> {
+    fn drop(&mut self) {
+        if !cfg!(steadfast_bug = "leave-with-the-room") {
+            self.store.pass_room_on(self.mailbox);
+        }
+    }
+}
+
 impl Store {
     /// Opens or makes the store at `place`, with nobody to drive it.
     fn open_undriven(
@@ -375,7 +395,7 @@ impl Store {
             place,
             segments,
             pages,
-            failed: watch::Sender::new(None),
+            downfall: Arc::default(),
             checkpointed: watch::Sender::new(manifest.checkpoint),
             checkpoint_asked: AtomicBool::new(false),
             closing: AtomicBool::new(false),
@@ -397,7 +417,11 @@ impl Store {
     /// [`Store::durable`] says so.
     pub(crate) fn admit(&self, batch: &Batch, origin: Origin, urgency: Urgency) -> Result<Admitted, Refusal> {
         let (admitted, wake) = {
+            let early = cfg!(steadfast_bug = "number-before-the-lock").then(|| self.last_number());
             let mut admission = self.shared.admission();
+            if let Some(early) = early {
+                admission.last = early;
+            }
             let admitted = admission.admit(batch, origin, urgency)?;
             // the committer wakes for the first commit of a group, and for one that cannot wait
             (admitted, urgency == Urgency::Now || admission.filling.commits == 1)
@@ -506,13 +530,9 @@ impl Store {
 
     /// Resolves when the store has failed.
     pub(crate) fn failed(&self) -> impl Future<Output = StoreError> + Send + 'static {
-        let mut failed = self.shared.failed.subscribe();
-        async move {
-            match failed.wait_for(Option::is_some).await {
-                Ok(error) => error.clone().unwrap_or(StoreError::Closed),
-                Err(_) => StoreError::Closed,
-            }
-        }
+        // the store itself would live as long as somebody waits
+        let downfall = self.shared.downfall.clone();
+        async move { downfall.comes().await }
     }
 
     /// Why the store has failed, if it has.
@@ -636,8 +656,13 @@ impl Store {
         state.is_over_limit(admission.bounds.mailbox).then(|| state.room.clone())
     }
 
+    /// For whoever is about to wait for room in a mailbox, until it has what it waited for or gives up.
+    pub(crate) fn in_line(&self, mailbox: MailboxId) -> InLine<'_> {
+        InLine { store: self, mailbox }
+    }
+
     /// Wakes one more sender that waits for room, if there is some.
-    pub(crate) fn pass_room_on(&self, mailbox: MailboxId) {
+    fn pass_room_on(&self, mailbox: MailboxId) {
         let admission = self.shared.admission();
         if let Some(state) =
             admission.mailboxes.get(&mailbox).filter(|state| !state.is_over_limit(admission.bounds.mailbox))
@@ -658,7 +683,6 @@ impl Store {
     pub(crate) async fn checkpoint(&self) -> Result<u64, StoreError> {
         let number = self.last_number();
         let mut checkpointed = self.shared.checkpointed.subscribe();
-        let mut failed = self.shared.failed.subscribe();
         loop {
             if *checkpointed.borrow_and_update() >= number {
                 return Ok(number);
@@ -666,9 +690,7 @@ impl Store {
             self.shared.ask_for_checkpoint(&self.shared.admission());
             tokio::select! {
                 _ = checkpointed.changed() => {}
-                failure = failed.wait_for(Option::is_some) => {
-                    return Err(failure.ok().and_then(|failure| failure.clone()).unwrap_or(StoreError::Closed));
-                }
+                why = self.failed() => return Err(why),
             }
         }
     }

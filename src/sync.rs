@@ -5,6 +5,7 @@
 mod bell;
 #[cfg(all(test, steadfast_loom))]
 pub(crate) mod explore;
+pub(crate) mod oneshot;
 
 #[cfg(steadfast_loom)]
 pub(crate) use loom::sync::{Arc, Condvar, Mutex, MutexGuard};

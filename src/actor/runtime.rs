@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 use serde::de::DeserializeOwned;
-use tokio::sync::oneshot;
 
 use super::life::Failed;
 use super::list::{Decoder, DuplicateName, MessageKind};
@@ -22,7 +21,7 @@ use crate::envelope::MessageId;
 use crate::error::Refused;
 use crate::observe::Observer;
 use crate::store::{Admitted, LogId, MailboxId, StoreError, region_of};
-use crate::sync::Bell;
+use crate::sync::{Bell, oneshot};
 
 tokio::task_local! {
     /// Set while a handler runs, in its own task.

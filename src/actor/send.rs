@@ -207,7 +207,7 @@ impl<'a> Sending<'a> {
             return taken.map(|()| Delivered::New(Sent { id, commit: None })).map_err(refused);
         }
         let (mut parcel, mut batch, mut kept) = (parcel, Batch::default(), None);
-        let mut waited = false;
+        let mut in_line = None;
         loop {
             let sealed = match kept {
                 Some(sealed) => sealed,
@@ -232,19 +232,15 @@ impl<'a> Sending<'a> {
             }
             let back = match parcel.admit(self, &batch, sealed) {
                 Ok(commit) => {
-                    if waited {
-                        // there may be room for another who waits
-                        self.route.runtime.ledger.store().pass_room_on(self.route.log.mailbox);
-                    }
                     return Ok(Delivered::New(Sent { id, commit: Some(commit) }));
                 }
                 Err(back) => back,
             };
             (parcel, kept) = (back.parcel, back.sealed);
+            in_line.get_or_insert_with(|| self.route.runtime.ledger.store().in_line(self.route.log.mailbox));
             if let Err(why) = self.wait_after(&mut batch, back.refusal, patience).await {
                 return Err(refused((parcel, why)));
             }
-            waited = true;
         }
     }
 

@@ -340,7 +340,8 @@ impl Admission {
             state.room.ring_for_good();
             state.bell.ring_for_good();
         }
-        self.sealed.iter().map(|group| group.ticket.clone()).chain([self.filling.ticket.clone()]).collect()
+        let filling = (!cfg!(steadfast_bug = "forget-who-fills")).then(|| self.filling.ticket.clone());
+        self.sealed.iter().map(|group| group.ticket.clone()).chain(filling).collect()
     }
 
     fn check_alive(&self) -> Result<(), Refusal> {
@@ -373,7 +374,11 @@ impl Admission {
             }
             Condition::Incarnation { mailbox, incarnation } => {
                 let current = self.mailbox(*mailbox)?.incarnation;
-                if current == *incarnation { Ok(()) } else { Err(Refusal::Fenced) }
+                if current == *incarnation || cfg!(steadfast_bug = "let-a-late-commit-in") {
+                    Ok(())
+                } else {
+                    Err(Refusal::Fenced)
+                }
             }
             Condition::Absent { key, seen } => self.check_key(key, *seen, false),
             Condition::Present { key, seen } => self.check_key(key, *seen, true),
@@ -622,6 +627,9 @@ impl Admission {
         }
         let empty = self.empty_group();
         let full = std::mem::replace(&mut self.filling, empty);
+        if cfg!(steadfast_bug = "keep-the-ticket-of-a-group") {
+            self.filling.ticket = full.ticket.clone();
+        }
         let bytes = Arc::new(full.bytes);
         self.active.group_sealed(full.id, &bytes);
         self.pending += group::padded(bytes.len());

@@ -178,10 +178,12 @@ impl Store {
     /// Nobody reads the mailbox any more. It is listed at once if something waits there, unless `later`: then only when more
     /// comes.
     pub(crate) fn leave(&self, mailbox: MailboxId, later: bool) {
+        let before = cfg!(steadfast_bug = "leave-in-two-steps")
+            .then(|| self.depth(mailbox).is_some_and(|(count, _)| count > 0));
         let mut admission = self.shared.admission();
         let Some(state) = admission.mailboxes.get_mut(&mailbox) else { return };
         state.attendance.attended = false;
-        let waits = state.waiting() > 0 && !later || state.attendance.summoned;
+        let waits = before.unwrap_or(state.waiting() > 0) && !later || state.attendance.summoned;
         if waits && !cfg!(steadfast_bug = "leave_without_a_look") {
             admission.list_if_unattended(mailbox);
         }

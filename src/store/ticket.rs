@@ -6,9 +6,10 @@
 //! - A waker that was registered before the completion is woken by it; one registered after sees it at once. So no
 //!   wake-up is lost (explored with loom, below).
 
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use crate::sync::{Arc, Mutex};
+use crate::sync::Mutex;
 
 /// Whether the sync that covers a group succeeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -320,8 +320,8 @@ mod tests {
 #[cfg(all(test, steadfast_loom))]
 mod loom_tests {
     use loom::future::block_on;
-    use loom::sync::Arc;
     use loom::sync::atomic::AtomicUsize;
+    use std::sync::Arc;
 
     use super::*;
     use crate::sync::explore::{explore, spawn};
@@ -375,6 +375,25 @@ mod loom_tests {
             };
             block_on(bell.rung());
             gives_up.join().unwrap();
+            rings.join().unwrap();
+        });
+    }
+
+    /// One waits already and leaves while it is rung: whoever waits behind it is woken in its place.
+    #[test]
+    fn loom_a_ring_is_passed_on_by_one_who_was_woken_and_left() {
+        explore("bell: one who was woken leaves", 3, || {
+            let bell = Arc::new(Bell::new());
+            let rings = {
+                let bell = bell.clone();
+                spawn(move || bell.ring())
+            };
+            let mut leaves = bell.rung();
+            let heard = block_on(std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut leaves).poll(cx))));
+            if heard.is_pending() {
+                drop(leaves);
+                block_on(bell.rung());
+            }
             rings.join().unwrap();
         });
     }

@@ -6,10 +6,10 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use super::{Arc, Mutex, MutexGuard};
+use super::{Mutex, MutexGuard};
 
 /// Both ends of it.
 pub(crate) fn channel<T>() -> (Sender<T>, Receiver<T>) {

@@ -11,7 +11,7 @@
 //
 // Where to find what, from the lowest shelf up; a module names lower shelves only (tests/architecture.rs):
 //
-//   clock · codec · envelope · sync   time, ids and chance · values as bytes · a message as bytes · loom's types or std's
+//   clock · codec · envelope · sync   time, ids and chance · values as bytes · a message as bytes · bells, answers, loom's locks or std's
 //   policy · observe                  what becomes of a failed message, as a pure function · what is told to listeners
 //   store                             journal, overlay, checkpoint, recovery; `Medium` and `Engine` are its two seams
 //   error                             one public enum for each operation a caller performs

@@ -8,7 +8,7 @@
 //!
 //! Where to look: [`batch`] what is asked for · [`admission`] the order of the world · [`committer`], [`journal`],
 //! [`segment`], [`group`] the durability point · [`overlay`], [`checkpoint`], [`packer`], [`writer`], [`census`], [`sealed`]
-//! the way to the engine · [`page`], [`page_files`], [`shelf`], [`accounts`] what lies beside it · [`recovery`], [`manifest`] the way back · [`roll`], [`last_words`] what a crash leaves to say who
+//! the way to the engine · [`page`], [`page_files`], [`shelf`], [`accounts`] what lies beside it · [`recovery`], [`manifest`] the way back · [`downfall`] whether it has failed · [`roll`], [`last_words`] what a crash leaves to say who
 //! did it · [`read`] who asks · [`medium`], [`engine`] the two seams.
 
 mod accounts;
@@ -181,7 +181,7 @@ struct Shared {
     /// Backups sleep here until a checkpoint has ended, and a close until the backups have, with the admission's lock.
     engine_rests: Condvar,
     durable: AtomicU64,
-    /// Notified whenever senders that were told [`Refusal::Busy`] should try again.
+    /// Rung whenever senders that were told [`Refusal::Busy`] should try again.
     eased: Bell,
     engine: RwLock<Option<Box<dyn Engine>>>,
     place: Place,
@@ -614,7 +614,7 @@ impl Store {
         self.shared.admission().fence(mailbox)
     }
 
-    /// Loads a mailbox and keeps it loaded as long as what this gives lives: what is notified at every append to it and when the
+    /// Loads a mailbox and keeps it loaded as long as what this gives lives: what is rung at every append to it and when the
     /// store fails, and one bit for each lane that got mail since the bits were last taken. May block on the disk.
     pub(crate) fn hold_mailbox(
         &self,
@@ -649,7 +649,7 @@ impl Store {
         self.shared.admission().mailboxes.len()
     }
 
-    /// What is notified when something leaves the mailbox, if the mailbox is over its limits.
+    /// What is rung when something leaves the mailbox, if the mailbox is over its limits.
     pub(crate) fn over_limit(&self, mailbox: MailboxId) -> Option<Arc<Bell>> {
         let admission = self.shared.admission();
         let state = admission.mailboxes.get(&mailbox)?;

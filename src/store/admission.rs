@@ -65,7 +65,7 @@ pub(crate) enum Refusal {
     Stale,
     /// The mailbox's cursors are not in memory: load them first.
     NotLoaded(MailboxId),
-    /// The mailbox is at its limit; `room` is notified when something leaves it.
+    /// The mailbox is at its limit; `room` is rung when something leaves it.
     MailboxFull { waiting: u64, bytes: u64, limits: Limits, room: Arc<Bell> },
     /// The batch is larger than a mailbox or a group can ever take.
     TooLarge { bytes: u64, limit: u64 },

@@ -112,7 +112,7 @@ impl Admission {
 }
 
 impl Store {
-    /// From now on what waits for the region is listed, and what waits already is missed. Gives what is notified when there is
+    /// From now on what waits for the region is listed, and what waits already is missed. Gives what is rung when there is
     /// something to take; none when the region is open already.
     pub(crate) fn open_region(&self, name: &str) -> Option<Arc<Bell>> {
         let mut admission = self.shared.admission();

@@ -412,7 +412,7 @@ impl Store {
         self.shared.admission().pause_view(view, paused);
     }
 
-    /// A view of which nothing is stored, and what is notified when the log gets an entry. It ends with [`Store::end_view`]. The
+    /// A view of which nothing is stored, and what is rung when the log gets an entry. It ends with [`Store::end_view`]. The
     /// log it shows must be loaded.
     pub(crate) fn passing_view(&self, view: MailboxId, of: LogId) -> Arc<Bell> {
         let mut admission = self.shared.admission();

@@ -370,7 +370,7 @@ pub(crate) fn is_canonical(bytes: &[u8]) -> bool {
     true
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(steadfast_loom)))]
 mod tests {
     use proptest::prelude::*;
 

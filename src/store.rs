@@ -8,7 +8,7 @@
 //!
 //! Where to look: [`batch`] what is asked for · [`admission`] the order of the world · [`committer`], [`journal`],
 //! [`segment`], [`group`] the durability point · [`overlay`], [`checkpoint`], [`packer`], [`writer`], [`census`], [`sealed`]
-//! the way to the engine · [`page`], [`page_files`], [`shelf`], [`accounts`] what lies beside it · [`recovery`], [`manifest`] the way back · [`roll`], [`last_words`] what a crash leaves to say who
+//! the way to the engine · [`page`], [`page_files`], [`shelf`], [`accounts`] what lies beside it · [`recovery`], [`manifest`] the way back · [`downfall`] whether it has failed · [`roll`], [`last_words`] what a crash leaves to say who
 //! did it · [`read`] who asks · [`medium`], [`engine`] the two seams.
 
 mod accounts;
@@ -18,18 +18,19 @@ mod batch;
 mod census;
 mod checkpoint;
 mod committer;
-#[cfg(test)]
+#[cfg(all(test, not(steadfast_loom)))]
 mod contract;
-#[cfg(test)]
+#[cfg(all(test, not(steadfast_loom)))]
 mod crash_points;
 mod cursor;
 mod disk;
+mod downfall;
 mod driver;
 mod engine;
 mod fault;
 mod file_name;
 mod group;
-#[cfg(any(test, fuzzing))]
+#[cfg(any(all(test, not(steadfast_loom)), fuzzing))]
 pub(crate) mod hostile;
 mod journal;
 pub(crate) mod keys;
@@ -37,8 +38,10 @@ mod last_words;
 mod lock;
 mod manifest;
 mod medium;
-#[cfg(test)]
+#[cfg(all(test, not(steadfast_loom)))]
 mod medium_contract;
+#[cfg(all(test, steadfast_loom))]
+pub(crate) mod models;
 mod overlay;
 mod packer;
 mod page;
@@ -51,25 +54,26 @@ mod segment;
 mod shelf;
 mod simulated;
 mod sled;
-#[cfg(test)]
+#[cfg(all(test, not(steadfast_loom)))]
 mod tests;
 mod ticket;
 mod unattended;
 pub(crate) mod view;
 mod writer;
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 use self::admission::{Admission, Bounds, MailboxState};
 pub(crate) use self::admission::{Admitted, Limits, Origin, Refusal, Urgency};
 pub(crate) use self::batch::{Batch, Condition, Seen};
 use self::checkpoint::Checkpointer;
 use self::committer::Committer;
+use self::downfall::Downfall;
 pub(crate) use self::driver::Driven;
 use self::engine::Engine;
 pub use self::fault::StoreError;
@@ -86,6 +90,8 @@ use self::ticket::Completion;
 pub(crate) use self::ticket::Slot;
 pub(crate) use self::view::{Progress, ViewOf, ViewRecord};
 use crate::observe::{Event, Observer};
+use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
+use crate::sync::{Bell, Condvar, Mutex, MutexGuard};
 
 /// Sizes of a store.
 #[derive(Debug, Clone)]
@@ -175,13 +181,13 @@ struct Shared {
     /// Backups sleep here until a checkpoint has ended, and a close until the backups have, with the admission's lock.
     engine_rests: Condvar,
     durable: AtomicU64,
-    /// Notified whenever senders that were told [`Refusal::Busy`] should try again.
-    eased: Notify,
+    /// Rung whenever senders that were told [`Refusal::Busy`] should try again.
+    eased: Bell,
     engine: RwLock<Option<Box<dyn Engine>>>,
     place: Place,
     segments: Arc<Segments>,
     pages: Arc<PageFiles>,
-    failed: watch::Sender<Option<StoreError>>,
+    downfall: Arc<Downfall>,
     checkpointed: watch::Sender<u64>,
     checkpoint_asked: AtomicBool,
     closing: AtomicBool,
@@ -217,11 +223,11 @@ impl Shared {
     }
 
     fn has_failed(&self) -> bool {
-        self.failed.borrow().is_some()
+        self.downfall.has_come()
     }
 
     fn failure(&self) -> Option<StoreError> {
-        self.failed.borrow().clone()
+        self.downfall.reason()
     }
 
     /// Ends the store: every waiter learns it, nothing is admitted any more.
@@ -229,17 +235,31 @@ impl Shared {
         if !matches!(error, StoreError::Closed) {
             tracing::error!(%error, "the store has failed; only a new process resumes");
         }
+        // before anybody is woken: who finds no failure goes back to sleep, and nobody wakes it again
+        if !cfg!(steadfast_bug = "wake-before-the-failure-is-seen") {
+            self.downfall.note(&error);
+        }
         let tickets = self.admission().fail(error.clone());
+        self.downfall.note(&error);
         self.observer.event(&Event::StoreFailed { why: &error.to_string() });
-        self.failed.send_if_modified(|failed| failed.replace(error.clone()).is_none());
         for ticket in tickets {
             ticket.complete(Completion::Failed);
         }
         self.wake_everybody();
     }
 
+    /// Nothing is admitted any more; what was is still written.
+    fn close(&self) {
+        // both under the lock: a committer that is told to end must not find later that something was still admitted,
+        // and a thread about to sleep has looked
+        let mut admission = self.admission();
+        admission.closed = true;
+        self.closing.store(true, Ordering::Release);
+        self.wake_everybody();
+    }
+
     fn wake_everybody(&self) {
-        self.eased.notify_waiters();
+        self.eased.ring_all();
         self.work.notify_all();
         self.chores.notify_all();
         self.engine_rests.notify_all();
@@ -327,6 +347,21 @@ pub(crate) struct Store {
     shared: Arc<Shared>,
 }
 
+/// The place of one that waits for room in a mailbox. Dropped, whatever became of that one, it has the next look: it may have been
+/// woken for room that it did not take, or left some.
+pub(crate) struct InLine<'a> {
+    store: &'a Store,
+    mailbox: MailboxId,
+}
+
+impl Drop for InLine<'_> {
+    fn drop(&mut self) {
+        if !cfg!(steadfast_bug = "leave-with-the-room") {
+            self.store.pass_room_on(self.mailbox);
+        }
+    }
+}
+
 impl Store {
     /// Opens or makes the store at `place`, with nobody to drive it.
     fn open_undriven(
@@ -355,12 +390,12 @@ impl Store {
             work: Condvar::new(),
             chores: Condvar::new(),
             engine_rests: Condvar::new(),
-            eased: Notify::new(),
+            eased: Bell::new(),
             engine: RwLock::new(Some(engine)),
             place,
             segments,
             pages,
-            failed: watch::Sender::new(None),
+            downfall: Arc::default(),
             checkpointed: watch::Sender::new(manifest.checkpoint),
             checkpoint_asked: AtomicBool::new(false),
             closing: AtomicBool::new(false),
@@ -382,7 +417,11 @@ impl Store {
     /// [`Store::durable`] says so.
     pub(crate) fn admit(&self, batch: &Batch, origin: Origin, urgency: Urgency) -> Result<Admitted, Refusal> {
         let (admitted, wake) = {
+            let early = cfg!(steadfast_bug = "number-before-the-lock").then(|| self.last_number());
             let mut admission = self.shared.admission();
+            if let Some(early) = early {
+                admission.last = early;
+            }
             let admitted = admission.admit(batch, origin, urgency)?;
             // the committer wakes for the first commit of a group, and for one that cannot wait
             let wakes = !batch.is_empty() && (urgency == Urgency::Now || admission.filling.commits == 1);
@@ -451,18 +490,14 @@ impl Store {
     pub(crate) async fn eased(&self) {
         const LOOK_AGAIN: Duration = Duration::from_millis(20);
         // a missed notification costs one look
-        let _ = tokio::time::timeout(LOOK_AGAIN, self.shared.eased.notified()).await;
+        let _ = tokio::time::timeout(LOOK_AGAIN, self.shared.eased.rung()).await;
     }
 
     /// Resolves when the store has failed.
     pub(crate) fn failed(&self) -> impl Future<Output = StoreError> + Send + 'static {
-        let mut failed = self.shared.failed.subscribe();
-        async move {
-            match failed.wait_for(Option::is_some).await {
-                Ok(error) => error.clone().unwrap_or(StoreError::Closed),
-                Err(_) => StoreError::Closed,
-            }
-        }
+        // the store itself would live as long as somebody waits
+        let downfall = self.shared.downfall.clone();
+        async move { downfall.comes().await }
     }
 
     /// Why the store has failed, if it has.
@@ -544,14 +579,14 @@ impl Store {
         self.shared.admission().fence(mailbox)
     }
 
-    /// Loads a mailbox and keeps it loaded as long as what this gives lives: what is notified at every append to it and when the
+    /// Loads a mailbox and keeps it loaded as long as what this gives lives: what is rung at every append to it and when the
     /// store fails, and one bit for each lane that got mail since the bits were last taken. May block on the disk.
     pub(crate) fn hold_mailbox(
         &self,
         mailbox: MailboxId,
         name: &str,
         limits: Option<Limits>,
-    ) -> Result<(Arc<Notify>, Arc<AtomicU8>), StoreError> {
+    ) -> Result<(Arc<Bell>, Arc<AtomicU8>), StoreError> {
         loop {
             // what nobody holds may leave memory between the two
             self.load_named(mailbox, Some(name), limits)?;
@@ -567,7 +602,7 @@ impl Store {
     }
 
     /// As [`Store::hold_mailbox`], of one that is loaded.
-    pub(crate) fn held_mailbox(&self, mailbox: MailboxId) -> Option<(Arc<Notify>, Arc<AtomicU8>)> {
+    pub(crate) fn held_mailbox(&self, mailbox: MailboxId) -> Option<(Arc<Bell>, Arc<AtomicU8>)> {
         let admission = self.shared.admission();
         let state = admission.mailboxes.get(&mailbox)?;
         Some((state.bell.clone(), state.fresh.clone()))
@@ -579,20 +614,25 @@ impl Store {
         self.shared.admission().mailboxes.len()
     }
 
-    /// What is notified when something leaves the mailbox, if the mailbox is over its limits.
-    pub(crate) fn over_limit(&self, mailbox: MailboxId) -> Option<Arc<Notify>> {
+    /// What is rung when something leaves the mailbox, if the mailbox is over its limits.
+    pub(crate) fn over_limit(&self, mailbox: MailboxId) -> Option<Arc<Bell>> {
         let admission = self.shared.admission();
         let state = admission.mailboxes.get(&mailbox)?;
         state.is_over_limit(admission.bounds.mailbox).then(|| state.room.clone())
     }
 
+    /// For whoever is about to wait for room in a mailbox, until it has what it waited for or gives up.
+    pub(crate) fn in_line(&self, mailbox: MailboxId) -> InLine<'_> {
+        InLine { store: self, mailbox }
+    }
+
     /// Wakes one more sender that waits for room, if there is some.
-    pub(crate) fn pass_room_on(&self, mailbox: MailboxId) {
+    fn pass_room_on(&self, mailbox: MailboxId) {
         let admission = self.shared.admission();
         if let Some(state) =
             admission.mailboxes.get(&mailbox).filter(|state| !state.is_over_limit(admission.bounds.mailbox))
         {
-            state.room.notify_one();
+            state.room.ring();
         }
     }
 
@@ -608,7 +648,6 @@ impl Store {
     pub(crate) async fn checkpoint(&self) -> Result<u64, StoreError> {
         let number = self.last_number();
         let mut checkpointed = self.shared.checkpointed.subscribe();
-        let mut failed = self.shared.failed.subscribe();
         loop {
             if *checkpointed.borrow_and_update() >= number {
                 return Ok(number);
@@ -616,9 +655,7 @@ impl Store {
             self.shared.ask_for_checkpoint(&self.shared.admission());
             tokio::select! {
                 _ = checkpointed.changed() => {}
-                failure = failed.wait_for(Option::is_some) => {
-                    return Err(failure.ok().and_then(|failure| failure.clone()).unwrap_or(StoreError::Closed));
-                }
+                why = self.failed() => return Err(why),
             }
         }
     }

@@ -416,10 +416,15 @@ fn without_tests(tokens: Vec<Token>) -> (Vec<Token>, Vec<String>) {
     (kept, cut)
 }
 
-/// `any` and `not` may hold without a test: what they guard is looked at.
+/// `any` and `not(test)` may hold without a test: what they guard is looked at.
 fn only_for_tests(attribute: &[Token]) -> bool {
     let has = |name: &str| attribute.iter().any(|token| token.text == name);
-    attribute[0].text == "#" && has("cfg") && has("test") && !has("any") && !has("not")
+    let not_for_tests = |tokens: &[Token]| ["not", "(", "test"].iter().zip(tokens).all(|(a, b)| *a == b.text);
+    attribute[0].text == "#"
+        && has("cfg")
+        && has("test")
+        && !has("any")
+        && !attribute.windows(3).any(not_for_tests)
 }
 
 fn is_item(keyword: &str) -> bool {
@@ -644,6 +649,8 @@ mod the_checker {
             "#[cfg(all(test, steadfast_loom))]\nmod loom { use crate::actor::Turn; }\n",
         );
         assert_good("store/journal.rs", "#[cfg(test)]\nuse crate::{actor::Turn, system};\n");
+        let elsewhere = "#[cfg(all(test, not(steadfast_loom)))]\nuse crate::actor::Turn;\n";
+        assert_good("store/journal.rs", elsewhere);
         let behind = format!("{test}use crate::actor::Turn;\n");
         assert_one("store/journal.rs", &behind, 6, "below `actor`");
         assert_one("store/journal.rs", "#[cfg(not(test))]\nuse crate::actor::Turn;\n", 2, "below `actor`");

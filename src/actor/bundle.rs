@@ -263,7 +263,7 @@ impl<A: Actor> Worker<A> {
                     self.cells = copy.committed();
                     self.saved = whole.or(self.saved.take());
                     if effects.schedules() {
-                        self.runtime.scheduled.notify_one();
+                        self.runtime.scheduled.ring();
                     }
                     effects.watch(&self.runtime, &self.mailbox.name).await;
                 }
@@ -384,7 +384,7 @@ impl<A: Actor> Worker<A> {
                                 let lane = usize::from(place.log.lane);
                                 self.mailbox.quick().remember_asker(id, lane, asker);
                             }
-                            self.runtime.scheduled.notify_one();
+                            self.runtime.scheduled.ring();
                         }
                         (Fate::Again(again), Some(place)) => {
                             self.front.remember(id, Attempts { not_before: again.due(), ..attempts });

@@ -350,6 +350,7 @@ impl<A: Actor> Context<A> {
         end: Deadline,
     ) -> Result<(), Refused> {
         let key = keys::mark(target, hash);
+        let mut in_line = None;
         loop {
             match self.runtime.ledger.commit(&mut batch, Origin::Inside, Urgency::Soon).await {
                 Ok(_) => return Ok(()),
@@ -358,7 +359,8 @@ impl<A: Actor> Context<A> {
                     let Limits { count: limit, bytes: limit_bytes } = limits;
                     let mailbox = self.runtime.ledger.mailbox_name(target).await?.unwrap_or_default();
                     let full = Refused::Full { mailbox, waiting, bytes, limit, limit_bytes };
-                    let waited = end.limit(room.notified()).await;
+                    in_line.get_or_insert_with(|| self.runtime.ledger.store().in_line(target));
+                    let waited = end.limit(room.rung()).await;
                     waited.ok_or_else(|| Refused::TimedOut(end.allowed(), Box::new(full)))?;
                 }
                 Err(CommitRefused::Refused(why)) => return Err(why),

@@ -121,9 +121,9 @@ impl<A: Actor> Front<A> {
     /// Resolves when there may be more.
     pub(super) async fn woken(&mut self, mailbox: &Mailbox<A>) {
         match self {
-            Front::Own(_) => mailbox.bell.notified().await,
+            Front::Own(_) => mailbox.bell.rung().await,
             Front::Shared(seat) => tokio::select! {
-                () = mailbox.bell.notified() => {}
+                () = mailbox.bell.rung() => {}
                 () = seat.woken() => {}
             },
         }

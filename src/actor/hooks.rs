@@ -195,7 +195,7 @@ impl<A: Actor> Worker<A> {
                         self.saved = whole.or(self.saved.take());
                         self.actor = Some(actor);
                         if effects.schedules() {
-                            self.runtime.scheduled.notify_one();
+                            self.runtime.scheduled.ring();
                         }
                         effects.watch(&self.runtime, &self.mailbox.name).await;
                         return Ok(());

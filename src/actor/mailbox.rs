@@ -8,10 +8,10 @@
 
 use std::any::Any;
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 use super::batch::About;
 use super::life::{Failed, Life};
@@ -23,6 +23,8 @@ use crate::clock::Timestamp;
 use crate::durable::Ledger;
 use crate::envelope::{self, Headers, MessageId};
 use crate::store::{LANES, LogId, MailboxId, Slice, StoreError, ViewOf, view};
+use crate::sync::Bell;
+use crate::sync::atomic::AtomicU8;
 
 /// The most decoded messages of one priority held in memory.
 const WINDOW: usize = 1024;
@@ -46,7 +48,7 @@ pub(crate) struct Mailbox<A: Actor> {
     pub(crate) id: MailboxId,
     pub(crate) name: Arc<str>,
     pub(crate) decoder: Arc<Decoder<A>>,
-    pub(crate) bell: Arc<Notify>,
+    pub(crate) bell: Arc<Bell>,
     /// One bit for each priority that got mail since the worker last took the bits.
     fresh: Arc<AtomicU8>,
     pub(crate) control: watch::Sender<Control>,
@@ -59,7 +61,7 @@ pub(crate) struct Mailbox<A: Actor> {
     blocked_until: [AtomicU64; LANES],
     cancelled: Mutex<HashSet<(LogId, u64)>>,
     any_cancelled: AtomicUsize,
-    volatile_room: Notify,
+    volatile_room: Bell,
     volatile_waiting: AtomicBool,
     /// How many of its workers do not yield.
     pub(crate) stuck: Arc<AtomicUsize>,
@@ -129,7 +131,7 @@ impl<A: Actor> Mailbox<A> {
         id: MailboxId,
         name: Arc<str>,
         decoder: Arc<Decoder<A>>,
-        bell: Arc<Notify>,
+        bell: Arc<Bell>,
         fresh: Arc<AtomicU8>,
     ) -> Self {
         let quick = Quick {
@@ -150,7 +152,7 @@ impl<A: Actor> Mailbox<A> {
             blocked_until: Default::default(),
             cancelled: Mutex::default(),
             any_cancelled: AtomicUsize::new(0),
-            volatile_room: Notify::new(),
+            volatile_room: Bell::new(),
             volatile_waiting: AtomicBool::new(false),
             stuck: Arc::default(),
         }
@@ -184,12 +186,12 @@ impl<A: Actor> Mailbox<A> {
             }
             quick.volatile.push_back(make(what));
         }
-        self.bell.notify_one();
+        self.bell.ring();
         Ok(())
     }
 
     /// Notified when a volatile message was taken while somebody found no room.
-    pub(crate) fn volatile_room(&self) -> &Notify {
+    pub(crate) fn volatile_room(&self) -> &Bell {
         &self.volatile_room
     }
 
@@ -197,7 +199,7 @@ impl<A: Actor> Mailbox<A> {
     pub(crate) fn pop_volatile(&self) -> Option<Letter<A>> {
         let letter = self.quick().volatile.pop_front()?;
         if self.volatile_waiting.swap(false, Ordering::AcqRel) {
-            self.volatile_room.notify_waiters();
+            self.volatile_room.ring_all();
         }
         Some(letter)
     }
@@ -310,7 +312,7 @@ impl<A: Actor> AnyMailbox for Mailbox<A> {
         self.any_cancelled.store(cancelled.len(), Ordering::Release);
         drop(cancelled);
         // it may be the one that holds up the others
-        self.bell.notify_one();
+        self.bell.ring();
     }
 
     fn id(&self) -> MailboxId {

@@ -19,8 +19,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::Notify;
-
 use super::affinity::{Spread, home, salt_of};
 use super::mailbox::{self, EVENTS, IN_ORDER, Intake, Letter, Mailbox, Place};
 use super::message::Actor;
@@ -30,6 +28,7 @@ use crate::clock::Timestamp;
 use crate::durable::{Attempts, Ledger};
 use crate::envelope::MessageId;
 use crate::store::{LANES, LogId, StoreError, ViewOf};
+use crate::sync::Bell;
 
 /// The most letters of one priority that wait here for their key.
 pub(super) const WINDOW: usize = 1024;
@@ -46,7 +45,7 @@ const NOBODY: u64 = u64::MAX;
 pub(super) struct Pool<A: Actor> {
     sorted: Mutex<Sorted<A>>,
     /// There may be a letter for one more worker.
-    look: Notify,
+    look: Bell,
     /// How many seats are taken.
     taken: AtomicUsize,
     /// The number of the next seat of a group.
@@ -59,7 +58,7 @@ pub(super) struct Seat<A: Actor> {
     number: u64,
     name: Arc<str>,
     /// There is something for this worker, which may be the only one to have it; none in a pool, where anybody may.
-    look: Option<Arc<Notify>>,
+    look: Option<Arc<Bell>>,
 }
 
 /// What the worker of a seat does now.
@@ -96,7 +95,7 @@ impl<A: Actor> Pool<A> {
         views: Vec<ViewOf>,
     ) -> Arc<Self> {
         let sorted = Mutex::new(Sorted::new(order, spread, gathers, tried, Intake::new(views)));
-        Arc::new(Pool { sorted, look: Notify::new(), taken: AtomicUsize::new(0), next: AtomicU64::new(1) })
+        Arc::new(Pool { sorted, look: Bell::new(), taken: AtomicUsize::new(0), next: AtomicU64::new(1) })
     }
 
     /// A seat for a worker that may come: not taken. Without a name it gets its number.
@@ -127,8 +126,8 @@ impl<A: Actor> Pool<A> {
         sorted.stand_up(number);
         self.taken.store(sorted.hands.len(), Ordering::Release);
         // one of them may have to read on, wake when something is due, or end
-        sorted.hands.values().filter_map(|hand| hand.look.as_ref()).for_each(|look| look.notify_one());
-        self.look.notify_one();
+        sorted.hands.values().filter_map(|hand| hand.look.as_ref()).for_each(|look| look.ring());
+        self.look.ring();
         Ok(())
     }
 
@@ -153,7 +152,7 @@ impl<A: Actor> Pool<A> {
 
     fn wake_one(&self) {
         if !cfg!(steadfast_bug = "leave_other_workers_asleep") {
-            self.look.notify_one();
+            self.look.ring();
         }
     }
 
@@ -255,10 +254,10 @@ impl<A: Actor> Seat<A> {
     /// Resolves when another worker left something behind.
     pub(super) async fn woken(&self) {
         match &self.look {
-            None => self.pool.look.notified().await,
+            None => self.pool.look.rung().await,
             Some(mine) => tokio::select! {
-                () = self.pool.look.notified() => {}
-                () = mine.notified() => {}
+                () = self.pool.look.rung() => {}
+                () = mine.rung() => {}
             },
         }
     }
@@ -374,7 +373,7 @@ struct Hand {
     name: Arc<str>,
     salt: u64,
     /// See [`Seat::look`].
-    look: Option<Arc<Notify>>,
+    look: Option<Arc<Bell>>,
     keys: Vec<Key>,
     letters: usize,
     /// Where the letters lie that it was given and has not put back, until its turn is over.
@@ -384,7 +383,7 @@ struct Hand {
 }
 
 impl Hand {
-    fn new(name: Arc<str>, look: Option<Arc<Notify>>) -> Self {
+    fn new(name: Arc<str>, look: Option<Arc<Bell>>) -> Self {
         let (salt, free) = (salt_of(&name), std::array::from_fn(|_| VecDeque::new()));
         Hand { name, salt, look, keys: Vec::new(), letters: 0, places: Vec::new(), free }
     }
@@ -472,7 +471,7 @@ impl<A: Actor> Sorted<A> {
             Some(hand) => {
                 let look = hand.look.as_ref().filter(|_| kept.home != Some(by));
                 if let Some(look) = look.filter(|_| !cfg!(steadfast_bug = "leave_the_home_asleep")) {
-                    look.notify_one();
+                    look.ring();
                 }
                 &mut hand.free
             }

@@ -9,9 +9,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use tokio::sync::Notify;
-
 use crate::clock::Timestamp;
+use crate::sync::Bell;
 
 /// All entities of a region that are loaded.
 #[derive(Debug, Default)]
@@ -21,7 +20,7 @@ pub(crate) struct Crowd {
     bytes: AtomicU64,
     most_bytes: u64,
     /// Notified when the loaded entities became heavier than they may.
-    pub(crate) too_heavy: Notify,
+    pub(crate) too_heavy: Bell,
 }
 
 /// One loaded entity.
@@ -97,7 +96,7 @@ impl Presence {
         }
         self.crowd.bytes.fetch_add(bytes.wrapping_sub(before), Ordering::AcqRel);
         if bytes > before && self.crowd.is_too_heavy() {
-            self.crowd.too_heavy.notify_one();
+            self.crowd.too_heavy.ring();
         }
     }
 

@@ -3,12 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
-
 use super::runtime::{Ended, Handled, Runtime};
 use super::send::Sent;
 use crate::envelope::MessageId;
 use crate::store::StoreError;
+use crate::sync::oneshot;
 
 /// A message that was taken by [`submit`](crate::Tell::submit): it is in the mailbox, and here is how to wait for more.
 pub struct Receipt {

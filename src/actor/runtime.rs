@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 use serde::de::DeserializeOwned;
-use tokio::sync::{Notify, oneshot};
 
 use super::life::Failed;
 use super::list::{Decoder, DuplicateName, MessageKind};
@@ -22,6 +21,7 @@ use crate::envelope::MessageId;
 use crate::error::Refused;
 use crate::observe::Observer;
 use crate::store::{Admitted, LogId, MailboxId, StoreError, region_of};
+use crate::sync::{Bell, oneshot};
 
 tokio::task_local! {
     /// Set while a handler runs, in its own task.
@@ -94,7 +94,7 @@ pub(crate) struct Runtime {
     /// How many receipts are held: every turn asks, and the map would take all its locks to say.
     held_receipts: AtomicUsize,
     /// Notified when something was put on the schedule.
-    pub(crate) scheduled: Notify,
+    pub(crate) scheduled: Bell,
     pub(super) watches: Watches,
     /// Which mailboxes wait, in their turns, for which others.
     asking: Mutex<HashMap<MailboxId, Waits>>,
@@ -124,7 +124,7 @@ impl Runtime {
             kept_replies: DashMap::new(),
             receipts: DashMap::new(),
             held_receipts: AtomicUsize::new(0),
-            scheduled: Notify::new(),
+            scheduled: Bell::new(),
             watches: Watches::default(),
             asking: Mutex::default(),
             kinds: DashMap::new(),

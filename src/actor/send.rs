@@ -190,7 +190,7 @@ impl<'a> Sending<'a> {
     pub(crate) fn commit(&self, batch: &Batch) -> Result<Admitted, Refusal> {
         let admitted = self.route.runtime.ledger.try_commit(batch, Origin::Outside, self.urgency)?;
         if self.options.due.is_some() && !cfg!(steadfast_bug = "tell_no_timekeeper") {
-            self.route.runtime.scheduled.notify_one();
+            self.route.runtime.scheduled.ring();
         }
         Ok(admitted)
     }
@@ -207,7 +207,7 @@ impl<'a> Sending<'a> {
             return taken.map(|()| Delivered::New(Sent { id, commit: None })).map_err(refused);
         }
         let (mut parcel, mut batch, mut kept) = (parcel, Batch::default(), None);
-        let mut waited = false;
+        let mut in_line = None;
         loop {
             let sealed = match kept {
                 Some(sealed) => sealed,
@@ -232,19 +232,15 @@ impl<'a> Sending<'a> {
             }
             let back = match parcel.admit(self, &batch, sealed) {
                 Ok(commit) => {
-                    if waited {
-                        // there may be room for another who waits
-                        self.route.runtime.ledger.store().pass_room_on(self.route.log.mailbox);
-                    }
                     return Ok(Delivered::New(Sent { id, commit: Some(commit) }));
                 }
                 Err(back) => back,
             };
             (parcel, kept) = (back.parcel, back.sealed);
+            in_line.get_or_insert_with(|| self.route.runtime.ledger.store().in_line(self.route.log.mailbox));
             if let Err(why) = self.wait_after(&mut batch, back.refusal, patience).await {
                 return Err(refused((parcel, why)));
             }
-            waited = true;
         }
     }
 
@@ -300,7 +296,7 @@ impl<'a> Sending<'a> {
             Err(CommitRefused::Full { waiting, bytes, limits, room }) => {
                 patience.check(|| self.full(waiting, bytes, limits))?;
                 // whatever keeps a wake-up from coming: a look now and then costs nothing
-                let _ = tokio::time::timeout(patience.left(), room.notified()).await;
+                let _ = tokio::time::timeout(patience.left(), room.rung()).await;
                 Ok(())
             }
             Err(CommitRefused::Refused(why)) => Err(why),

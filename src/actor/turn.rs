@@ -394,7 +394,7 @@ impl<A: Actor> Worker<A> {
                 self.saved = whole.or(self.saved.take());
                 self.front.forget(stub.head.id);
                 if effects.schedules() {
-                    self.runtime.scheduled.notify_one();
+                    self.runtime.scheduled.ring();
                 }
                 if let (Some(_), Some(reply)) = (stub.head.mark, stored) {
                     self.runtime.kept(stub.head.id, &Outcome::Replied(reply), Some(&commit));
@@ -625,7 +625,7 @@ impl<A: Actor> Worker<A> {
                 if let Some(asker) = stub.asker {
                     self.mailbox.quick().remember_asker(id, usize::from(place.log.lane), asker);
                 }
-                self.runtime.scheduled.notify_one();
+                self.runtime.scheduled.ring();
             }
             _ => {
                 self.front.remember(id, attempts);

@@ -48,9 +48,7 @@ where
         let mailbox = self.mailbox;
         let mut mail = self;
         loop {
-            let room = mailbox.volatile_room().notified();
-            tokio::pin!(room);
-            room.as_mut().enable();
+            let room = mailbox.volatile_room().rung();
             mail = match mail.push(sending) {
                 Ok(()) => return Ok(()),
                 Err(mail) => mail,

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 use super::mailbox::{Head, Place};
 use super::reply::Asker;
@@ -19,6 +19,7 @@ use crate::clock::Stopwatch;
 use crate::envelope::MessageId;
 use crate::observe::{Event, Observer};
 use crate::store::Store;
+use crate::sync::Bell;
 
 /// See the module's head.
 pub(crate) struct Watchdog {
@@ -79,7 +80,7 @@ impl Watchdog {
             is_stuck: AtomicBool::new(false),
             stuck_here: seen.clone(),
             abandon,
-            abandoned: Notify::new(),
+            abandoned: Bell::new(),
             gone_on_without: AtomicBool::new(false),
             closures: watch::Sender::new(0),
         });
@@ -136,7 +137,7 @@ pub(crate) struct Pulse {
     /// How many workers of the mailbox are stuck.
     stuck_here: Arc<AtomicUsize>,
     abandon: Option<Duration>,
-    abandoned: Notify,
+    abandoned: Bell,
     /// It was: another worker reads the mailbox.
     gone_on_without: AtomicBool,
     /// Closures on threads of their own that have not ended.
@@ -193,7 +194,7 @@ impl Pulse {
     /// Waits until this worker is to be abandoned, and says with which message.
     pub(super) async fn is_abandoned(&self) -> Option<Held> {
         loop {
-            self.abandoned.notified().await;
+            self.abandoned.rung().await;
             // it may have come to an end since
             if self.is_to_be_abandoned(self.now.load(Ordering::Acquire)) {
                 break;
@@ -265,7 +266,7 @@ impl Pulse {
             self.tell(is_stuck, since.unwrap_or_default(), observer);
         }
         if self.is_to_be_abandoned(now) {
-            self.abandoned.notify_one();
+            self.abandoned.ring();
         }
     }
 

@@ -717,7 +717,7 @@ impl<A: Actor> Worker<A> {
                 return Err(error.into());
             }
             store.flush_soon();
-            let _ = tokio::time::timeout(LOOK_AGAIN, room.notified()).await;
+            let _ = tokio::time::timeout(LOOK_AGAIN, room.rung()).await;
             self.overfilled.retain(|target| store.over_limit(*target).is_some());
         }
         Ok(())

@@ -6,9 +6,8 @@
 //! - A commit that returns `Ok` was admitted once; one that returns an error was not admitted at all.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU8;
 
-use tokio::sync::{Mutex, Notify, Semaphore};
+use tokio::sync::{Mutex, Semaphore};
 
 use crate::clock::Clock;
 use crate::error::Refused;
@@ -16,6 +15,8 @@ use crate::store::{
     Admitted, Batch, Letter, Letters, Limits, LogId, MailboxId, Origin, Peek, Refusal, Seen, Store,
     StoreError, Urgency,
 };
+use crate::sync::Bell;
+use crate::sync::atomic::AtomicU8;
 
 /// A commit was refused for a reason its maker must deal with.
 #[derive(Debug)]
@@ -27,7 +28,7 @@ pub(crate) enum CommitRefused {
     /// A key that had to be absent has a value, or the other way round.
     Key(Vec<u8>),
     /// The mailbox is at its limit.
-    Full { waiting: u64, bytes: u64, limits: Limits, room: Arc<Notify> },
+    Full { waiting: u64, bytes: u64, limits: Limits, room: Arc<Bell> },
     /// Anything a sender is told.
     Refused(Refused),
 }
@@ -127,7 +128,7 @@ impl Ledger {
         mailbox: MailboxId,
         name: &str,
         limits: Option<Limits>,
-    ) -> Result<(Arc<Notify>, Arc<AtomicU8>), StoreError> {
+    ) -> Result<(Arc<Bell>, Arc<AtomicU8>), StoreError> {
         if let Some(held) = self.store.held_mailbox(mailbox) {
             return Ok(held);
         }

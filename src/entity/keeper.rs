@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 
 use super::line::Line;
@@ -18,13 +18,14 @@ use crate::actor::{Actor, Control, Exit, Factory, Life, Made, Mailbox, MapKey, P
 use crate::clock::Timestamp;
 use crate::durable::key_of;
 use crate::store::{MailboxId, StoreError};
+use crate::sync::Bell;
 
 /// See the module's head.
 pub(super) struct Keeper<K, A: Actor> {
     region: Arc<Region<K, A>>,
     control: watch::Receiver<Control>,
     /// Notified when something is listed.
-    bell: Arc<Notify>,
+    bell: Arc<Bell>,
     line: Line,
     loaded: HashMap<MailboxId, Loaded<A>>,
     /// How many of them were asked to end.
@@ -214,8 +215,8 @@ impl<K: MapKey + Send + Sync + 'static, A: Actor> Keeper<K, A> {
         tokio::select! {
             Some(joined) = self.tasks.join_next_with_id() => self.ended(joined),
             Some((mailbox, held)) = self.started.recv() => self.started(mailbox, held),
-            () = self.bell.notified(), if listens => {}
-            () = self.region.crowd.too_heavy.notified() => {}
+            () = self.bell.rung(), if listens => {}
+            () = self.region.crowd.too_heavy.rung() => {}
             () = sleep => {}
             Ok(()) = self.control.changed() => {}
             why = store.failed() => return Err(why),

@@ -127,7 +127,7 @@ impl Accounts {
 /// So many page files are never too many.
 const FEW: u64 = 16;
 
-#[cfg(test)]
+#[cfg(all(test, not(steadfast_loom)))]
 mod tests {
     use super::*;
 

@@ -11,9 +11,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
-
-use tokio::sync::Notify;
+use std::sync::atomic::Ordering;
 
 use super::batch::{Batch, Condition, Op, Seen};
 use super::cursor::Cursor;
@@ -24,6 +22,8 @@ use super::overlay::{Frozen, Generation, GroupBytes};
 use super::ticket::Ticket;
 use super::unattended::{Attendance, Regions};
 use super::view::Shows;
+use crate::sync::Bell;
+use crate::sync::atomic::AtomicU8;
 
 /// Who commits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,8 +65,8 @@ pub(crate) enum Refusal {
     Stale,
     /// The mailbox's cursors are not in memory: load them first.
     NotLoaded(MailboxId),
-    /// The mailbox is at its limit; `room` is notified when something leaves it.
-    MailboxFull { waiting: u64, bytes: u64, limits: Limits, room: Arc<Notify> },
+    /// The mailbox is at its limit; `room` is rung when something leaves it.
+    MailboxFull { waiting: u64, bytes: u64, limits: Limits, room: Arc<Bell> },
     /// The batch is larger than a mailbox or a group can ever take.
     TooLarge { bytes: u64, limit: u64 },
     /// Too much waits for the disk or the checkpoint: wait for `Store::eased`.
@@ -96,8 +96,8 @@ pub(crate) struct MailboxState {
     /// None: the bounds' usual ones, until somebody says otherwise.
     pub(super) limits: Option<Limits>,
     pub(super) incarnation: u64,
-    pub(super) room: Arc<Notify>,
-    pub(super) bell: Arc<Notify>,
+    pub(super) room: Arc<Bell>,
+    pub(super) bell: Arc<Bell>,
     /// Letters below these positions were there when the store was opened.
     pub(super) resumed: [u64; LANES],
     /// One bit for each lane that got mail since whoever reads the mailbox last took the bits.
@@ -119,8 +119,8 @@ impl MailboxState {
             limits,
             incarnation: 0,
             resumed: [0; LANES],
-            room: Arc::new(Notify::new()),
-            bell: Arc::new(Notify::new()),
+            room: Arc::new(Bell::new()),
+            bell: Arc::new(Bell::new()),
             fresh: Arc::default(),
             attendance,
             views: Vec::new(),
@@ -349,10 +349,12 @@ impl Admission {
             self.failed = Some(error);
         }
         for state in self.mailboxes.values() {
-            state.room.notify_waiters();
-            state.bell.notify_one();
+            // for good: whoever was refused just now has yet to begin to wait
+            state.room.ring_for_good();
+            state.bell.ring_for_good();
         }
-        self.sealed.iter().map(|group| group.ticket.clone()).chain([self.filling.ticket.clone()]).collect()
+        let filling = (!cfg!(steadfast_bug = "forget-who-fills")).then(|| self.filling.ticket.clone());
+        self.sealed.iter().map(|group| group.ticket.clone()).chain(filling).collect()
     }
 
     fn check_alive(&self) -> Result<(), Refusal> {
@@ -385,7 +387,11 @@ impl Admission {
             }
             Condition::Incarnation { mailbox, incarnation } => {
                 let current = self.mailbox(*mailbox)?.incarnation;
-                if current == *incarnation { Ok(()) } else { Err(Refusal::Fenced) }
+                if current == *incarnation || cfg!(steadfast_bug = "let-a-late-commit-in") {
+                    Ok(())
+                } else {
+                    Err(Refusal::Fenced)
+                }
             }
             Condition::Absent { key, seen } => self.check_key(key, *seen, false),
             Condition::Present { key, seen } => self.check_key(key, *seen, true),
@@ -504,7 +510,7 @@ impl Admission {
                     self.touch(*log);
                     let Some(state) = self.mailboxes.get(&log.mailbox) else { continue };
                     state.fresh.fetch_or(1 << log.lane, Ordering::Release);
-                    state.bell.notify_one();
+                    state.bell.ring();
                     // most mail goes to neither: it is not looked up again for them
                     if !state.views.is_empty() {
                         self.advance_views(*log, *position + 1);
@@ -534,7 +540,7 @@ impl Admission {
         let Some(state) = self.mailboxes.get_mut(&log.mailbox) else { return };
         if state.lanes[usize::from(log.lane)].settle(position, len) {
             self.active.settle(log, position);
-            state.room.notify_one();
+            state.room.ring();
             if state.shows.is_some() {
                 self.pass_superseded(log.mailbox);
             } else if !state.views.is_empty() {
@@ -548,7 +554,7 @@ impl Admission {
         let Some(state) = self.mailboxes.get_mut(&log.mailbox) else { return };
         if state.lanes[usize::from(log.lane)].trim(below, bytes) {
             self.active.trim(log, below);
-            state.room.notify_one();
+            state.room.ring();
             self.pass_superseded(log.mailbox);
         }
     }
@@ -635,6 +641,9 @@ impl Admission {
         }
         let empty = self.empty_group();
         let full = std::mem::replace(&mut self.filling, empty);
+        if cfg!(steadfast_bug = "keep-the-ticket-of-a-group") {
+            self.filling.ticket = full.ticket.clone();
+        }
         let bytes = Arc::new(full.bytes);
         self.active.group_sealed(full.id, &bytes);
         self.pending += group::padded(bytes.len());

@@ -128,7 +128,7 @@ impl Checkpointer {
         let made = segments.make_spare();
         segments.set_disk_full(made.is_err());
         self.shared.admission().room = segments.room();
-        self.shared.eased.notify_waiters();
+        self.shared.eased.ring_all();
         match made {
             Ok(()) => Ok(true),
             Err(StoreError::Full { .. }) => Ok(false),
@@ -236,7 +236,7 @@ impl Checkpointer {
     fn make_room(&self) {
         self.shared.segments.set_disk_full(true);
         self.shared.admission().room = self.shared.segments.room();
-        self.shared.eased.notify_waiters();
+        self.shared.eased.ring_all();
         self.shared.release_ballast();
     }
 
@@ -299,7 +299,7 @@ impl Checkpointer {
             admission.engine.moves = false;
             (admission.active.bytes() as u64, admission.is_pressed())
         };
-        self.shared.eased.notify_waiters();
+        self.shared.eased.ring_all();
         self.shared.checkpointed.send_replace(number);
         self.shared.engine_rests.notify_all();
         let (took, age) = (self.began.elapsed(), self.previous.elapsed());

@@ -103,7 +103,7 @@ impl Committer {
             admission.room = self.shared.segments.room();
             admission.recycle_buffer(group.bytes);
         }
-        self.shared.eased.notify_waiters();
+        self.shared.eased.ring_all();
         self.shared.chores.notify_one();
         Step::Worked
     }

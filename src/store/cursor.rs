@@ -232,7 +232,7 @@ impl Cursor {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(steadfast_loom)))]
 mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeSet;

@@ -255,7 +255,7 @@ mod seeking {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(steadfast_loom)))]
 mod tests {
     use super::*;
 

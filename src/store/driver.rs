@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 
 use super::checkpoint::Checkpointer;
@@ -60,7 +59,7 @@ impl Driven {
             return Err(error);
         }
         let closed = checkpointer.ok_or(StoreError::Closed)?.close();
-        self.store.shared.failed.send_if_modified(|failed| failed.replace(StoreError::Closed).is_none());
+        self.store.shared.downfall.note(&StoreError::Closed);
         self.store.shared.wake_everybody();
         match &closed {
             Ok(()) => self.store.shared.end_life(),
@@ -70,14 +69,7 @@ impl Driven {
     }
 
     fn stop_threads(&mut self) -> Option<Checkpointer> {
-        {
-            // both under the lock: a committer that is told to end must not find later that something was still admitted,
-            // and a thread about to sleep has looked
-            let mut admission = self.store.shared.admission();
-            admission.closed = true;
-            self.store.shared.closing.store(true, Ordering::Release);
-            self.store.shared.wake_everybody();
-        }
+        self.store.shared.close();
         if let Some(committer) = self.committer.take() {
             let _ = committer.join();
         }

@@ -26,7 +26,7 @@ fn refused(name: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, format!("{name:?} is not a name inside the store"))
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(steadfast_loom)))]
 mod tests {
     use super::*;
 

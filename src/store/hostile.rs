@@ -292,7 +292,7 @@ fn open_and_use(disk: &SimulatedDisk) -> bool {
     has_views
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(steadfast_loom)))]
 mod tests {
     use super::*;
     use crate::hostile::survives;

@@ -198,7 +198,7 @@ pub(super) struct Frozen {
     pub(super) cursors: Vec<(LogId, Cursor)>,
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(steadfast_loom)))]
 mod tests {
     use super::*;
 

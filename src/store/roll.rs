@@ -228,7 +228,7 @@ impl Shared {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(steadfast_loom)))]
 mod tests {
     use super::super::SimulatedDisk;
     use super::*;

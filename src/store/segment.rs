@@ -167,7 +167,7 @@ pub(super) fn after(offset: u64, header: &GroupHeader) -> u64 {
     offset + group::padded(header.len as usize) as u64
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(steadfast_loom)))]
 mod tests {
     use super::*;
 

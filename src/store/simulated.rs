@@ -14,7 +14,7 @@ mod faults;
 mod files;
 mod map;
 mod medium;
-#[cfg(test)]
+#[cfg(all(test, not(steadfast_loom)))]
 mod tests;
 
 use std::fmt;

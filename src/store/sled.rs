@@ -15,7 +15,7 @@
 mod files;
 mod handle;
 mod rescue;
-#[cfg(test)]
+#[cfg(all(test, not(steadfast_loom)))]
 mod tests;
 
 use std::fs;

@@ -6,9 +6,10 @@
 //! - A waker that was registered before the completion is woken by it; one registered after sees it at once. So no
 //!   wake-up is lost (explored with loom, below).
 
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use crate::sync::{Arc, Mutex};
+use crate::sync::Mutex;
 
 /// Whether the sync that covers a group succeeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,19 +86,18 @@ fn lock(state: &Mutex<State>) -> impl std::ops::DerefMut<Target = State> + '_ {
 #[cfg(all(test, steadfast_loom))]
 mod loom_tests {
     use super::*;
+    use crate::sync::explore::{explore, spawn};
     use loom::sync::atomic::{AtomicBool, Ordering};
 
     #[test]
     fn loom_every_waiter_of_a_group_is_released_by_its_completion_and_not_before() {
-        let mut model = loom::model::Builder::new();
-        model.preemption_bound = Some(2);
-        model.check(|| {
+        explore("ticket: three who wait for one group", 2, || {
             let ticket = Ticket::new();
             let synced = Arc::new(AtomicBool::new(false));
             let waiters: Vec<_> = (0..3)
                 .map(|_| {
                     let (ticket, synced) = (ticket.clone(), synced.clone());
-                    loom::thread::spawn(move || {
+                    spawn(move || {
                         let mut slot = Slot::default();
                         let completion =
                             loom::future::block_on(std::future::poll_fn(|cx| ticket.poll(cx, &mut slot)));
@@ -117,9 +117,7 @@ mod loom_tests {
     /// Three wait: two for a group whose sync fails, one for the group before, which was synced.
     #[test]
     fn loom_an_error_reaches_its_group_and_not_the_one_before() {
-        let mut model = loom::model::Builder::new();
-        model.preemption_bound = Some(2);
-        model.check(|| {
+        explore("ticket: three who wait, one group fails", 2, || {
             let (before, failing) = (Ticket::new(), Ticket::new());
             let failed = Arc::new(AtomicBool::new(false));
             let waiters: Vec<_> = [&before, &failing, &failing]
@@ -127,7 +125,7 @@ mod loom_tests {
                 .enumerate()
                 .map(|(index, ticket)| {
                     let (ticket, failed) = (ticket.clone(), failed.clone());
-                    loom::thread::spawn(move || {
+                    spawn(move || {
                         let mut slot = Slot::default();
                         let completion =
                             loom::future::block_on(std::future::poll_fn(|cx| ticket.poll(cx, &mut slot)));

@@ -8,13 +8,12 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
-use tokio::sync::Notify;
-
 use super::admission::Admission;
 use super::cursor::Cursor;
 use super::fault::StoreError;
 use super::keys::{self, MailboxId};
 use super::{Store, sealed};
+use crate::sync::Bell;
 
 /// The most mailboxes of a region that are listed.
 const MOST: usize = 4096;
@@ -50,7 +49,7 @@ struct Region {
     open: bool,
     listed: VecDeque<MailboxId>,
     missed: bool,
-    bell: Arc<Notify>,
+    bell: Arc<Bell>,
 }
 
 /// What a region is to load.
@@ -108,14 +107,14 @@ impl Admission {
         } else {
             region.missed = true;
         }
-        region.bell.notify_one();
+        region.bell.ring();
     }
 }
 
 impl Store {
-    /// From now on what waits for the region is listed, and what waits already is missed. Gives what is notified when there is
+    /// From now on what waits for the region is listed, and what waits already is missed. Gives what is rung when there is
     /// something to take; none when the region is open already.
-    pub(crate) fn open_region(&self, name: &str) -> Option<Arc<Notify>> {
+    pub(crate) fn open_region(&self, name: &str) -> Option<Arc<Bell>> {
         let mut admission = self.shared.admission();
         let place = admission.regions.place_of(name);
         let region = admission.regions.all.get_mut(place)?;
@@ -144,7 +143,7 @@ impl Store {
         let mut admission = self.shared.admission();
         if let Some(region) = admission.regions.get(name) {
             region.missed = true;
-            region.bell.notify_one();
+            region.bell.ring();
         }
     }
 
@@ -179,10 +178,12 @@ impl Store {
     /// Nobody reads the mailbox any more. It is listed at once if something waits there, unless `later`: then only when more
     /// comes.
     pub(crate) fn leave(&self, mailbox: MailboxId, later: bool) {
+        let before = cfg!(steadfast_bug = "leave-in-two-steps")
+            .then(|| self.depth(mailbox).is_some_and(|(count, _)| count > 0));
         let mut admission = self.shared.admission();
         let Some(state) = admission.mailboxes.get_mut(&mailbox) else { return };
         state.attendance.attended = false;
-        let waits = state.waiting() > 0 && !later || state.attendance.summoned;
+        let waits = before.unwrap_or(state.waiting() > 0) && !later || state.attendance.summoned;
         if waits && !cfg!(steadfast_bug = "leave_without_a_look") {
             admission.list_if_unattended(mailbox);
         }

@@ -40,7 +40,7 @@ pub(super) async fn run(runtime: Arc<Runtime>) {
         let until = next.map_or(chores, |next| next.min(chores));
         tokio::select! {
             () = clock.sleep_until(until) => {}
-            () = runtime.scheduled.notified() => {}
+            () = runtime.scheduled.rung() => {}
             _ = runtime.ledger.store().failed() => {
                 // those who ask actors that do not run have nobody else to tell them
                 runtime.lose_askers();

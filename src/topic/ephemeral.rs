@@ -11,7 +11,6 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use super::Topic;
@@ -19,6 +18,7 @@ use crate::actor::{Message, Runtime, read};
 use crate::envelope;
 use crate::error::AdminError;
 use crate::store::{Letter, LogId, MailboxId, Progress, StoreError, view};
+use crate::sync::Bell;
 
 /// What is dropped when a reader does not keep up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -71,7 +71,7 @@ pub struct Ephemeral<E: Message> {
 
 struct Shared<E> {
     ring: Mutex<Ring<E>>,
-    filled: Notify,
+    filled: Bell,
 }
 
 struct Ring<E> {
@@ -136,7 +136,7 @@ impl<E: Message> Topic<E> {
         let next = ledger.progress(self.log).await?.next;
         let capacity = if overflow == Overflow::Latest { 1 } else { capacity.max(1) };
         let ring = Ring { waiting: VecDeque::new(), overflow, capacity, missed: 0, lost: 0, ended: None };
-        let shared = Arc::new(Shared { ring: Mutex::new(ring), filled: Notify::new() });
+        let shared = Arc::new(Shared { ring: Mutex::new(ring), filled: Bell::new() });
         let bell = ledger.store().passing_view(id, self.log);
         let view = View { runtime: self.runtime.clone(), id };
         let tail = tokio::spawn(follow(view, bell, next, shared.clone()));
@@ -151,7 +151,7 @@ impl<E: Message> Ephemeral<E> {
     /// See [`EphemeralEnded`]; what waited before was received.
     pub async fn recv(&mut self) -> Result<Received<E>, EphemeralEnded> {
         loop {
-            let filled = self.shared.filled.notified();
+            let filled = self.shared.filled.rung();
             {
                 let mut ring = self.shared.lock();
                 if let Some(received) = ring.waiting.pop_front() {
@@ -188,7 +188,7 @@ impl<E> Shared<E> {
 
     fn end(&self, why: StoreError) {
         self.lock().ended.get_or_insert(EphemeralEnded::Store(why));
-        self.filled.notify_one();
+        self.filled.ring();
     }
 }
 
@@ -217,7 +217,7 @@ impl Drop for View {
 }
 
 /// Reads the topic on and on, as fast as it grows.
-async fn follow<E: Message>(view: View, bell: Arc<Notify>, mut next: u64, shared: Arc<Shared<E>>) {
+async fn follow<E: Message>(view: View, bell: Arc<Bell>, mut next: u64, shared: Arc<Shared<E>>) {
     const AT_ONCE: usize = 256;
     const BYTES_AT_ONCE: usize = 1 << 20;
     let ledger = &view.runtime.ledger;
@@ -229,7 +229,7 @@ async fn follow<E: Message>(view: View, bell: Arc<Notify>, mut next: u64, shared
         };
         if letters.is_empty() {
             tokio::select! {
-                () = bell.notified() => continue,
+                () = bell.rung() => continue,
                 why = ledger.store().failed() => return shared.end(why),
             }
         }
@@ -271,6 +271,6 @@ fn give<E: Message>(runtime: &Runtime, letter: &Letter, skipped: u64, shared: &S
         }
     };
     drop(ring);
-    shared.filled.notify_one();
+    shared.filled.ring();
     goes_on
 }

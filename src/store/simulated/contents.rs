@@ -135,7 +135,7 @@ fn overlay(target: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
     target[offset..end].copy_from_slice(bytes);
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(steadfast_loom)))]
 mod tests {
     use super::*;
 

@@ -153,7 +153,7 @@ fn loom_a_failed_sync_reaches_all_who_wait_for_it_or_for_a_later_one_and_none_be
 /// A reader that has nothing to do looks whether the store has failed, and sleeps.
 #[test]
 fn loom_whoever_waits_for_mail_or_room_hears_that_the_store_has_failed() {
-    explore("poison: those who are parked", 2, || {
+    explore("poison: those who are parked", 1, || {
         let Small { store, disk, committer } = Small::with(Limits { count: 1, bytes: 100 });
         disk.fail_syncs(true);
         let (bell, _) = store.held_mailbox(LOG.mailbox).unwrap();

@@ -165,6 +165,31 @@ impl Cursor {
         }
     }
 
+    /// Marks all of a range as settled: what waited there cannot be read any more. The bytes are for the caller to count anew.
+    pub(super) fn give_up(&mut self, start: u64, end: u64) {
+        let (mut start, mut end) = (start.max(self.front), end.min(self.next));
+        if start >= end {
+            return;
+        }
+        let touching: Vec<u64> =
+            self.settled.range(..=end).filter(|(_, until)| **until >= start).map(|(from, _)| *from).collect();
+        for from in touching {
+            let until = self.settled.remove(&from).unwrap_or(from);
+            self.covered -= until - from;
+            (start, end) = (start.min(from), end.max(until));
+        }
+        self.covered += end - start;
+        self.settled.insert(start, end);
+        self.pass(self.front);
+    }
+
+    /// The first stretch of positions in a range that wait, one after the other.
+    pub(super) fn first_stretch(&self, from: u64, to: u64) -> Option<(u64, u64)> {
+        let start = self.first_waiting(from).filter(|start| *start < to)?;
+        let end = self.settled.range(start..).next().map_or(self.next, |(settled, _)| *settled);
+        Some((start, end.min(to)))
+    }
+
     fn absorb_ranges_at_front(&mut self) {
         if let Some(end) = self.settled.remove(&self.front) {
             self.covered -= end - self.front;

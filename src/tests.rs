@@ -18,6 +18,7 @@ mod moves;
 mod pools;
 mod publishing;
 mod retries;
+mod salvage;
 mod schedule;
 mod schema;
 mod sends;

@@ -50,11 +50,9 @@ pub(super) fn must_be_empty(to: &Path, setting: &'static str) -> Result<(), Stor
     };
     match first {
         None => Ok(()),
-        Some(_) => Err(StoreError::Setting {
-            setting,
-            value: to.display().to_string(),
-            why: "it is not empty",
-        }),
+        Some(_) => {
+            Err(StoreError::Setting { setting, value: to.display().to_string(), why: "it is not empty" })
+        }
     }
 }
 

@@ -182,6 +182,14 @@ impl Census {
         *sum = sum.wrapping_add(sealed::sum(sealed));
     }
 
+    /// As [`Census::count`], with the value behind the seal: a link in it counts as a page that lives.
+    pub(super) fn count_linked(&mut self, key: &[u8], sealed: &[u8], value: &[u8]) {
+        self.count(key, sealed);
+        if let Some(link) = link(key, value) {
+            self.accounts.add(&link);
+        }
+    }
+
     /// The classes in which the engine, as counted, is not what this census says, and how many values there must be and are.
     pub(super) fn differences(&self, counted: &Census) -> impl Iterator<Item = (u8, u64, u64)> {
         let classes: BTreeSet<u8> = self.classes.keys().chain(counted.classes.keys()).copied().collect();

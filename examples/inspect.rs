@@ -78,7 +78,11 @@ fn run(task: &Task, as_json: bool) -> Result<Option<Severity>, Box<dyn Error>> {
             (found, json)
         }
     };
-    if as_json { println!("{json}") } else { tell(&found) }
+    if as_json {
+        println!("{json}")
+    } else {
+        tell(&found)
+    }
     Ok(found.worst())
 }
 

@@ -742,7 +742,8 @@ impl From<StoreError> for SalvageError {
 /// The path and the reason, when it is that there is no store.
 fn no_store(error: StoreError) -> Result<(PathBuf, String), StoreError> {
     match error {
-        StoreError::Foreign { path, what } => Ok((path, what)),
+        // one with a manifest is a store, of another engine
+        StoreError::Foreign { path, what } if !path.ends_with("MANIFEST") => Ok((path, what)),
         StoreError::Io { path, source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
             Ok((path, "it is not there".into()))
         }

@@ -19,6 +19,7 @@ mod pools;
 mod publishing;
 mod retries;
 mod salvage;
+mod salvage_files;
 mod schedule;
 mod schema;
 mod sends;

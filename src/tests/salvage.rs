@@ -301,6 +301,48 @@ async fn whatever_is_damaged_after_a_crash_or_in_the_engine_is_told_too() {
     }
 }
 
+#[tokio::test]
+async fn what_was_committed_behind_a_hole_is_counted_and_not_carried() {
+    let world = World::new();
+    let system = world.open().await;
+    let mut sent = Sent::new();
+    for round in 0..30 {
+        let text = format!("a {round}");
+        bound(&system, "a").await.tell(note(&text)).await.expect("accepted");
+        sent.push(("a".into(), text, number(&system).await));
+    }
+    world.disk.crash();
+    drop(system);
+    let segment = world.disk.files().into_iter().rfind(|name| name.ends_with(".seg")).expect("a segment");
+    let bytes = contents_of(&world.disk)[&segment].clone();
+    let is_of = |text: &str, at: usize| bytes[at..].starts_with(text.as_bytes());
+    let tenth = (0..bytes.len()).find(|at| is_of("a 10", *at)).expect("is in the journal");
+    let report =
+        case(&world, &sent, "the tenth", |disk| change(disk, &segment, |bytes| bytes[tenth] ^= 1)).await;
+    let lost = report.lost_commits.expect("is told");
+    assert_eq!((lost.after, lost.until), (sent[9].2, sent[29].2));
+    assert_eq!((lost.readable, lost.messages), (19, 19));
+    assert_eq!(report.contents.mailboxes[0].waiting, 10);
+}
+
+#[tokio::test]
+async fn a_lost_page_is_told_in_positions_and_its_mailbox_goes_on() {
+    let world = World::new();
+    let (system, sent) = lay(&world).await;
+    system.shutdown(secs(60)).await.expect("shuts down");
+    let mut pages = Vec::new();
+    world.disk.fork().damage_engine(|map| pages.extend(map.keys().filter(|key| key[0] == 0x21).cloned()));
+    let mut lost = 0;
+    for key in &pages {
+        let report =
+            case(&world, &sent, "a page", |disk| disk.damage_engine(|map| drop(map.remove(key)))).await;
+        assert!(report.has_losses() && report.lost_commits.is_none(), "{report:#?}");
+        lost += report.lost_messages.iter().map(|lost| lost.count).sum::<u64>();
+    }
+    // each letter and each event lies in one page
+    assert_eq!(lost, 70 + 60 + 70);
+}
+
 fn change(disk: &SimulatedDisk, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
     disk.damage(name, change).expect("is there");
 }

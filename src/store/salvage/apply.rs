@@ -42,13 +42,13 @@ impl<'a, 'b> Apply<'a, 'b> {
 
     pub(super) fn run(mut self, plan: &mut Plan) -> Result<(), StoreError> {
         let mut last = plan.base;
-        'row: for (id, end) in &plan.parts {
+        'row: for (id, begin, end) in &plan.parts {
             let place = &self.source.place;
             let Ok(bytes) = SegmentBytes::read(&*place.medium, &place.root, *id) else {
                 self.cut(plan.last, &segment::name(*id), last);
                 break;
             };
-            let mut offset = segment::START;
+            let mut offset = *begin;
             while offset < *end {
                 let start = usize::try_from(offset).unwrap_or(usize::MAX);
                 let group = bytes.bytes.get(start..);

@@ -17,8 +17,8 @@ use super::source::Source;
 /// How far the journal counts.
 #[derive(Default)]
 pub(super) struct Plan {
-    /// Segments with something that counts, and where that ends.
-    pub(super) parts: Vec<(u64, u64)>,
+    /// Parts of segments with something that counts: segment, begin and end.
+    pub(super) parts: Vec<(u64, u64, u64)>,
     /// The commit up to which the engine has everything, as far as that is known.
     pub(super) base: u64,
     /// The last commit that counts, the engine's own at least.
@@ -91,7 +91,7 @@ impl<'a> Survey<'a> {
         let begins = ids.first().copied() == Some(first);
         let needs_one = self.source.manifest.as_ref().is_some_and(|m| m.high_water > 0 || first > 1);
         if is_known && !begins && (needs_one || !ids.is_empty()) {
-            self.hole(&segment::name(first), "", "the segment is missing");
+            self.findings.note(&segment::name(first), "", "the segment is missing");
         }
         ids
     }
@@ -155,10 +155,20 @@ impl<'a> Survey<'a> {
             let store = self.plan.store;
             // it was being opened when the process ended
             let was_new = is_last && bytes.later_group(&store, segment::START, 0).is_none();
-            if !was_new || bytes.bytes.is_empty() {
-                self.hole(&name, "byte 0", "its header does not verify, or it belongs to another store");
+            if was_new && !bytes.bytes.is_empty() {
+                return;
             }
-            return self.count_behind(bytes, segment::START, 0);
+            let before = self.readable;
+            self.count_behind(bytes, segment::START, 0);
+            let what = "its header does not verify, or it belongs to another store";
+            let reached = self.tail.map_or(0, |(_, _, last)| last);
+            if self.readable == before && self.base.is_some_and(|base| reached < base) {
+                self.findings.note(&name, "byte 0", format!("{what}; the engine has what was in it"));
+                self.tail = None;
+            } else {
+                self.hole(&name, "byte 0", what);
+            }
+            return;
         };
         if self.is_open {
             self.must_continue(&name, &header);
@@ -175,28 +185,27 @@ impl<'a> Survey<'a> {
 
     fn must_continue(&mut self, name: &str, header: &SegmentHeader) {
         let begins = (header.previous, header.previous_end, header.last_before);
+        let before = header.last_before;
+        // the engine has at least what segments that are gone had
+        let base = *self.base.get_or_insert(before);
         match self.tail {
-            None => match self.base {
-                Some(base) if header.last_before > base => {
-                    let what = format!(
-                        "it begins after commit {}, and the engine ends at {base}: the commits between are missing",
-                        header.last_before
-                    );
-                    self.hole(name, "", &what);
-                }
-                Some(_) => {}
-                // the engine has at least what segments that are gone had
-                None => {
-                    self.base = Some(header.last_before);
-                    self.plan.last = header.last_before;
-                }
-            },
             Some(tail) if tail == begins => {}
-            Some((_, _, last)) => {
+            None if before <= base => self.plan.last = self.plan.last.max(base),
+            // what is missing between the two is in the engine
+            Some((_, _, last)) if before <= base => {
                 let what = format!(
-                    "it continues commit {}, but the segment before ends at {last}",
-                    header.last_before
+                    "it continues commit {before}, the segment before ends at {last}, and the engine has both"
                 );
+                self.findings.note(name, "", what);
+            }
+            None => {
+                let what = format!(
+                    "it begins after commit {before}, and the engine ends at {base}: the commits between are missing"
+                );
+                self.hole(name, "", &what);
+            }
+            Some((_, _, last)) => {
+                let what = format!("it continues commit {before}, but the segment before ends at {last}");
                 self.hole(name, "", &what);
             }
         }
@@ -204,55 +213,88 @@ impl<'a> Survey<'a> {
 
     /// Goes through the groups of a segment as long as they are in order; gives where it stopped.
     fn walk(&mut self, bytes: &SegmentBytes, header: &SegmentHeader, end: Option<u64>) -> u64 {
-        let (mut offset, mut last) = (segment::START, header.last_before);
-        let mut next = header.first;
-        while end.is_none_or(|end| offset < end) {
-            let Some((group, body)) = bytes.group(&header.store, offset, next) else { break };
-            if !self.note_group(&group, &bytes.bytes[body]) {
-                self.hole(
-                    &segment::name(bytes.id),
-                    &format!("byte {offset}"),
-                    "its commits verify and cannot be read",
-                );
-                break;
-            }
-            last = group.last();
-            next = last + 1;
-            offset = segment::after(offset, &group);
-        }
-        self.plan.parts.push((bytes.id, offset));
-        self.plan.last = self.plan.last.max(last);
-        self.plan.seen = self.plan.seen.max(last);
-        self.tail = Some((bytes.id, offset, last));
-        if self.is_open && !cfg!(steadfast_bug = "salvage-behind-a-hole") {
-            let place = format!("byte {offset}");
-            if let Some(end) = end.filter(|end| *end != offset) {
-                let what = format!(
-                    "the group with commit {next} does not verify, and the segment is whole up to byte {end}"
-                );
-                self.hole(&segment::name(bytes.id), &place, &what);
-            } else if end.is_none() && bytes.later_group(&header.store, offset, next).is_some() {
-                let what = format!("the group with commit {next} does not verify, and one behind it does");
-                self.hole(&segment::name(bytes.id), &place, &what);
-            } else if end.is_none()
-                && bytes.bytes.get(offset as usize..).is_some_and(|rest| rest.starts_with(b"SFG1"))
-            {
-                let of_this = group::u64_at(&bytes.bytes, offset as usize + 8) == Some(bytes.id);
-                if of_this {
-                    let what = format!(
-                        "the group with commit {next} was begun and does not verify: after a crash that is \
-                                        usual, and nobody was told that it is durable; else it is lost"
-                    );
-                    self.findings.doubt(
-                        &segment::name(bytes.id),
-                        place,
-                        what,
-                        "Compare with what senders know",
-                    );
+        let (mut offset, mut last, mut next) = (segment::START, header.last_before, header.first);
+        loop {
+            let begin = offset;
+            while end.is_none_or(|end| offset < end) {
+                let Some((group, body)) = bytes.group(&header.store, offset, next) else { break };
+                if !self.note_group(&group, &bytes.bytes[body]) {
+                    let place = format!("byte {offset}");
+                    self.hole(&segment::name(bytes.id), &place, "its commits verify and cannot be read");
+                    break;
                 }
+                last = group.last();
+                next = last + 1;
+                offset = segment::after(offset, &group);
+            }
+            self.plan.parts.push((bytes.id, begin, offset));
+            self.plan.last = self.plan.last.max(last);
+            self.plan.seen = self.plan.seen.max(last);
+            self.tail = Some((bytes.id, offset, last));
+            let goes_on = if self.is_open { self.stopped(bytes, header, offset, next, end) } else { None };
+            match goes_on {
+                Some((at, first)) => (offset, next) = (at, first),
+                None => return offset,
             }
         }
-        offset
+    }
+
+    /// Judges why a segment went no further. Where it goes on, if all that is missing is in the engine.
+    fn stopped(
+        &mut self,
+        bytes: &SegmentBytes,
+        header: &SegmentHeader,
+        offset: u64,
+        next: u64,
+        end: Option<u64>,
+    ) -> Option<(u64, u64)> {
+        let (name, place) = (segment::name(bytes.id), format!("byte {offset}"));
+        let later = bytes.next_group(&header.store, offset, next);
+        let what = match (end, later) {
+            (Some(end), _) if end == offset => return None,
+            (Some(end), _) => {
+                format!(
+                    "the group with commit {next} does not verify, and the segment is whole up to byte {end}"
+                )
+            }
+            (None, Some(_)) => {
+                format!("the group with commit {next} does not verify, and one behind it does")
+            }
+            (None, None) => {
+                self.torn(bytes, offset, next);
+                return None;
+            }
+        };
+        let base = self.base.unwrap_or(0);
+        match later {
+            Some((at, group)) if next <= base && group.first <= base.saturating_add(1) => {
+                self.findings.note(&name, place, format!("{what}; the engine has what is missing"));
+                Some((at, group.first))
+            }
+            None if next <= base => {
+                self.findings.note(&name, place, format!("{what}; the engine has it"));
+                self.tail = None;
+                None
+            }
+            _ => {
+                self.hole(&name, &place, &what);
+                None
+            }
+        }
+    }
+
+    /// A group that was begun at the very end.
+    fn torn(&mut self, bytes: &SegmentBytes, offset: u64, next: u64) {
+        let at = usize::try_from(offset).unwrap_or(usize::MAX);
+        let begun = bytes.bytes.get(at..).is_some_and(|rest| rest.starts_with(b"SFG1"));
+        if begun && group::u64_at(&bytes.bytes, at + 8) == Some(bytes.id) {
+            let what = format!(
+                "the group with commit {next} was begun and does not verify: usual after a crash, when nobody was told \
+                 that it is durable; else it is lost"
+            );
+            let place = format!("byte {offset}");
+            self.findings.doubt(&segment::name(bytes.id), place, what, "Compare with what senders know");
+        }
     }
 
     /// Notes where logs go on; false when the commits cannot be read.
@@ -274,7 +316,7 @@ impl<'a> Survey<'a> {
     fn hole(&mut self, file: &str, place: &str, what: &str) {
         let what = format!("{what}. What was committed after commit {} is not applied", self.plan.last);
         self.findings.loss(file, place, what);
-        self.is_open = false;
+        self.is_open = cfg!(steadfast_bug = "salvage-behind-a-hole");
     }
 
     /// Counts what verifies behind a hole.

@@ -292,6 +292,31 @@ mod tests {
         }
 
         #[test]
+        fn what_is_given_up_is_settled_and_nothing_else(
+            settled in proptest::collection::vec(0u64..30, 0..12),
+            given_up in proptest::collection::vec((0u64..32, 0u64..12), 0..6),
+        ) {
+            let mut cursor = Cursor::default();
+            let mut waiting: BTreeSet<u64> = (0..30).map(|_| cursor.append(1)).collect();
+            for position in settled {
+                cursor.settle(position, 1);
+                waiting.remove(&position);
+            }
+            for (start, len) in given_up {
+                cursor.give_up(start, start + len);
+                waiting.retain(|position| !(start..start + len).contains(position));
+            }
+            let (mut found, mut at) = (BTreeSet::new(), 0);
+            while let Some((start, end)) = cursor.first_stretch(at, 30) {
+                found.extend(start..end);
+                at = end;
+            }
+            prop_assert_eq!(found, waiting.clone());
+            prop_assert_eq!(cursor.waiting(), waiting.len() as u64);
+            prop_assert!(Cursor::decode(&cursor.encode(1)).is_some());
+        }
+
+        #[test]
         fn what_waits_in_both_of_two_is_counted_as_in_plain_sets(
             one in proptest::collection::vec(0u64..30, 0..30),
             other in proptest::collection::vec(0u64..30, 0..30),

@@ -180,6 +180,9 @@ struct Carried {
     number: u64,
 }
 
+/// No commit gets a number near this; what only claims to have one must not leave later ones without.
+const HIGHEST: u64 = 1 << 62;
+
 /// Looks through a store and carries what can be read, holding about `spill_at` bytes of the journal in memory.
 fn carry(
     from: Place,
@@ -209,7 +212,7 @@ fn carry(
     report.lost_commits = plan.lost;
     report.findings = findings.all;
     report.lost_messages = findings.messages;
-    Ok(Carried { report, admission, target, number: plan.seen.max(plan.last).max(highest) })
+    Ok(Carried { report, admission, target, number: plan.seen.max(plan.last).max(highest).min(HIGHEST) })
 }
 
 fn survey(source: &Source, known: &Known, findings: &mut Findings) -> Result<Plan, StoreError> {

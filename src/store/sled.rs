@@ -150,6 +150,7 @@ impl EngineKind for SledKind {
             return Ok(None);
         }
         let copy = SledKind { path: aside.join("copy"), rescue: aside.join("none"), ..self.clone() };
+        files::create_private_dir(aside)?;
         rescue::copy(from, &copy.path)?;
         // what sled would take for damage of its own is gone from the copy; the rest is for it to say
         files::must_be_there(&copy.path, &[files::DB, files::CONF])?;

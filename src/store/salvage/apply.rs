@@ -132,7 +132,10 @@ impl<'a, 'b> Apply<'a, 'b> {
                     self.known.recorded.insert(id);
                 }
                 Some(&class::VIEW) => {
-                    if let Ok(record) = view::ViewRecord::decode(key, value) {
+                    if let Ok(record) = view::ViewRecord::decode(key, value)
+                        && self.known.has(record.of.mailbox)
+                        && record.reader.is_none_or(|reader| self.known.has(reader))
+                    {
                         self.known.views.insert(id, record);
                     }
                 }
@@ -151,7 +154,7 @@ impl<'a, 'b> Apply<'a, 'b> {
                 let key = &body[key.clone()];
                 let class = key.first().copied().unwrap_or(0);
                 let has_owner = (class::CELL..=class::SUSPECT).contains(&class)
-                    || [class::DEAD, class::PATTERN, class::READING].contains(&class);
+                    || [class::DEAD, class::PATTERN, class::VIEW, class::READING].contains(&class);
                 match u32_at(key, 1).filter(|_| has_owner) {
                     Some(mailbox) => mailbox,
                     None => return true,

@@ -199,8 +199,13 @@ impl<'a> Carry<'a> {
                 of(1)
             }
             class::VIEW => {
-                let record = of(1).and_then(|id| self.known.views.get(&id));
-                record.and_then(|record| record.reader)
+                let is_known = of(1).is_some_and(|id| self.known.views.contains_key(&id));
+                if !is_known {
+                    let what = "it cannot be read, or the name of its reader or of its topic is lost";
+                    let place = self.describe(key);
+                    self.findings.loss(self.engine_name, place, what);
+                }
+                return Ok(!is_known);
             }
             _ => return Ok(false),
         };

@@ -63,7 +63,11 @@ fn of<'a>(
     id: MailboxId,
     known: &Known,
 ) -> &'a mut MailboxContents {
-    let empty = || MailboxContents { name: known.name(id), waiting: 0, bytes: 0, dead_letters: 0 };
+    let name = || match known.recorded.contains(&id) {
+        true => known.name(id),
+        false => format!("{} (its record is lost)", known.name(id)),
+    };
+    let empty = || MailboxContents { name: name(), waiting: 0, bytes: 0, dead_letters: 0 };
     mailboxes.entry(id).or_insert_with(empty)
 }
 

@@ -51,6 +51,15 @@ impl Known {
         for (key, value) in values(engine, class::VIEW) {
             known.view(engine, &key, value.as_deref());
         }
+        let Known { names, views, companions, .. } = &mut known;
+        views.retain(|_, record| {
+            let is_known = names.contains_key(&record.of.mailbox)
+                && record.reader.is_none_or(|reader| names.contains_key(&reader));
+            if let Some(reader) = record.reader.filter(|_| !is_known) {
+                companions.retain(|(key, _)| *key != keys::reading(reader, record.of));
+            }
+            is_known
+        });
         for (key, value) in values(engine, class::CURSOR) {
             let Some(log) = keys::log_of_cursor(&key).filter(|log| usize::from(log.lane) < keys::LANES)
             else {

@@ -150,10 +150,6 @@ fn copied(
     which: Which,
     aside: &Path,
 ) -> Result<Result<Option<Copied>, StoreError>, StoreError> {
-    if place.last_words.is_some() {
-        let made = std::fs::create_dir_all(aside);
-        made.map_err(|e| StoreError::io(aside, "making a directory for a copy of the engine", e))?;
-    }
     let opened: Result<_, StoreError> = place.engine.open_copy(which, aside).map_err(StoreError::from);
     match opened {
         Err(full @ StoreError::Full { .. }) => Err(full),

@@ -97,7 +97,7 @@ async fn a_look_at_a_store_changes_no_byte_of_it_whatever_is_damaged() {
     let directory = tempfile::tempdir().expect("a directory");
     let originals = [directory.path().join("closed"), directory.path().join("killed")];
     let sent = [lay(&originals[0], true).await, lay(&originals[1], false).await];
-    let mut chance = 3;
+    let (mut chance, mut turn) = (3, 0);
     for (original, sent) in originals.iter().zip(sent) {
         let whole = crate::check(original).expect("is looked through");
         assert_eq!((whole.worst(), whole.contents.mailboxes[0].waiting), (None, sent), "{whole:?}");
@@ -107,7 +107,9 @@ async fn a_look_at_a_store_changes_no_byte_of_it_whatever_is_damaged() {
             .map(|(path, _)| path.strip_prefix(original).expect("is below").to_path_buf())
             .collect();
         for name in names.iter().filter(|name| !["LOCK", "running"].contains(&&*name.to_string_lossy())) {
-            for how in 0..3 {
+            turn += 1;
+            // each file in two ways, each way on both stores
+            for how in (0..3).filter(|how| (how + turn) % 3 > 0) {
                 let case = directory.path().join("case");
                 let store = case.join("store");
                 copy(original, &store);

@@ -95,7 +95,7 @@ impl<'a> Carry<'a> {
     pub(super) fn run(&mut self) -> Result<(), StoreError> {
         let mut pairs = Pairs::between(self.engine, &[class::META + 1], &[u8::MAX]);
         let mut last_class = 0;
-        while let Some((key, sealed)) = pairs.next() {
+        for (key, sealed) in pairs.by_ref() {
             let class = key.first().copied().unwrap_or(0);
             if class != last_class {
                 // what is written is looked up by what refers to it

@@ -1,6 +1,7 @@
 //! What can go wrong, one enum for each operation a caller performs. Each variant says what did *not* happen.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::clock::Timestamp;
@@ -669,4 +670,83 @@ pub enum ChildError {
         /// The supervisor.
         supervisor: String,
     },
+}
+
+/// A store was not looked through. Nothing of it was changed.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckError {
+    /// There is no store.
+    #[error("{} is not a steadfast store: {why}; name the directory that `System::open` is given", .path.display())]
+    NoStore {
+        /// The path given.
+        path: PathBuf,
+        /// What was expected.
+        why: String,
+    },
+    /// The store is in use, was written by a newer version or with another engine, or the copy of its engine found no room.
+    #[error(transparent)]
+    Store(StoreError),
+}
+
+impl From<StoreError> for CheckError {
+    fn from(error: StoreError) -> Self {
+        match no_store(error) {
+            Ok((path, why)) => CheckError::NoStore { path, why },
+            Err(error) => CheckError::Store(error),
+        }
+    }
+}
+
+/// Nothing was carried: what was written to the new directory is no store, and the old one is as it was.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum SalvageError {
+    /// There is no store.
+    #[error("{} is not a steadfast store: {why}; name the directory that `System::open` is given", .path.display())]
+    NoStore {
+        /// The path given.
+        path: PathBuf,
+        /// What was expected.
+        why: String,
+    },
+    /// The directory for the new store has something in it.
+    #[error("{} is not empty; name an empty directory, or one that is still to be made", .to.display())]
+    NotEmpty {
+        /// The directory.
+        to: PathBuf,
+    },
+    /// The new store would lie in the old one, which is not to be changed.
+    #[error("{} lies in the store {} itself; name a directory elsewhere", .to.display(), .path.display())]
+    Inside {
+        /// The damaged store.
+        path: PathBuf,
+        /// The directory for the new one.
+        to: PathBuf,
+    },
+    /// The store is in use, was written by a newer version or with another engine, or the new one found no room.
+    #[error(transparent)]
+    Store(StoreError),
+}
+
+impl From<StoreError> for SalvageError {
+    fn from(error: StoreError) -> Self {
+        match no_store(error) {
+            Ok((path, why)) => SalvageError::NoStore { path, why },
+            Err(StoreError::Setting { value, .. }) => SalvageError::NotEmpty { to: value.into() },
+            Err(error) => SalvageError::Store(error),
+        }
+    }
+}
+
+/// The path and the reason, when it is that there is no store.
+fn no_store(error: StoreError) -> Result<(PathBuf, String), StoreError> {
+    match error {
+        // one with a manifest is a store, of another engine
+        StoreError::Foreign { path, what } if !path.ends_with("MANIFEST") => Ok((path, what)),
+        StoreError::Io { path, source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+            Ok((path, "it is not there".into()))
+        }
+        error => Err(error),
+    }
 }

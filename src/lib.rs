@@ -19,7 +19,7 @@
 //   actor                             messages, handles, context, state; `Worker` runs, `turn` makes it one commit
 //   supervisor                        trees of children: strategies, limits, backoff, what is remembered of failures
 //   topic                             events stored once, and who reads them
-//   system                            open, spawn, supervise, look, act, shut down
+//   system                            open, spawn, supervise, look, act, shut down; check and salvage what does not open
 //
 // What is on disk is in docs/format.md, before it is in the code.
 //
@@ -78,12 +78,17 @@ pub use self::entity::Entities;
 pub use self::envelope::{Headers, MessageId};
 #[cfg(not(steadfast_loom))]
 pub use self::error::{
-    AdminError, AskError, BadName, BadPattern, ChildError, KeyTooLong, LookupError, Refused, SendError,
-    ShutdownError, SpawnError, StateError, SubscribeError, SuperviseError, WrongActor,
+    AdminError, AskError, BadName, BadPattern, CheckError, ChildError, KeyTooLong, LookupError, Refused,
+    SalvageError, SendError, ShutdownError, SpawnError, StateError, SubscribeError, SuperviseError,
+    WrongActor,
 };
 pub use self::observe::{Event, Observer, Silent, TurnOutcome};
 pub use self::policy::{Decision, FailureClass, FailurePolicy, OnActor, OnMessage, RetryPolicy};
 pub use self::store::StoreError;
+pub use self::store::salvage::{
+    CheckReport, Contents, Finding, LostCommits, LostMessages, MailboxContents, SalvageReport, Severity,
+    SubscriptionContents, TopicContents,
+};
 #[cfg(not(steadfast_loom))]
 pub use self::supervisor::{
     Backoff, ChildInfo, ChildSpec, ChildState, CountedFailure, Restart, RestartLimit, Strategy, Supervisor,
@@ -92,7 +97,7 @@ pub use self::supervisor::{
 #[cfg(not(steadfast_loom))]
 pub use self::system::{
     ByMembers, DeadLetters, MailboxInfo, Mailboxes, OpenEntities, OpenGroup, OpenTopic, Spawn, Status,
-    System, SystemBuilder,
+    System, SystemBuilder, check, salvage,
 };
 #[cfg(not(steadfast_loom))]
 pub use self::topic::{

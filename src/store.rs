@@ -9,7 +9,7 @@
 //! Where to look: [`batch`] what is asked for · [`admission`] the order of the world · [`committer`], [`journal`],
 //! [`segment`], [`group`] the durability point · [`overlay`], [`checkpoint`], [`packer`], [`writer`], [`census`], [`sealed`]
 //! the way to the engine · [`page`], [`page_files`], [`shelf`], [`accounts`] what lies beside it · [`recovery`], [`manifest`] the way back · [`downfall`] whether it has failed · [`roll`], [`last_words`] what a crash leaves to say who
-//! did it · [`read`] who asks · [`medium`], [`engine`] the two seams.
+//! did it · [`salvage`] what is left when it does not open · [`read`] who asks · [`medium`], [`engine`] the two seams.
 
 mod accounts;
 mod admission;
@@ -49,6 +49,7 @@ mod page_files;
 mod read;
 mod recovery;
 mod roll;
+pub(crate) mod salvage;
 mod sealed;
 mod segment;
 mod shelf;

@@ -4,6 +4,7 @@
 mod admin;
 mod builder;
 mod entities;
+mod offline;
 mod spawn;
 mod suspects;
 mod timekeeper;
@@ -21,6 +22,7 @@ use tokio::task::JoinHandle;
 pub use self::admin::{DeadLetters, MailboxInfo, Mailboxes, Status};
 pub use self::builder::SystemBuilder;
 pub use self::entities::OpenEntities;
+pub use self::offline::{check, salvage};
 pub use self::spawn::{ByMembers, OpenGroup, Spawn};
 pub use self::topics::OpenTopic;
 #[cfg(doc)]

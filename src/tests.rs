@@ -18,6 +18,8 @@ mod moves;
 mod pools;
 mod publishing;
 mod retries;
+mod salvage;
+mod salvage_files;
 mod schedule;
 mod schema;
 mod sends;

@@ -23,7 +23,7 @@ use super::segment::{self, FORMAT, SegmentHeader};
 use super::{Shared, Store};
 
 /// Stands in the directory until the copy is whole.
-const UNFINISHED: &str = "BACKUP";
+pub(super) const UNFINISHED: &str = "BACKUP";
 
 /// The most writes in one engine batch, and about the most bytes: as a checkpoint does it.
 const BATCH_WRITES: usize = 64;
@@ -34,7 +34,7 @@ impl Store {
     /// last commit in it: every commit admitted before the call is. Blocks on the disk, and until a checkpoint has
     /// ended. While it runs no checkpoint begins, so senders are slowed once the overlay is full.
     pub(crate) fn backup(&self, to: &Path) -> Result<u64, StoreError> {
-        must_be_empty(to)?;
+        must_be_empty(to, "the directory for a backup")?;
         let _lock = Lock::take(to)?;
         let rest = self.shared.hold_engine()?;
         let copy = Copy { from: rest.shared, to: Place::directory(to) };
@@ -42,19 +42,17 @@ impl Store {
     }
 }
 
-fn must_be_empty(to: &Path) -> Result<(), StoreError> {
+pub(super) fn must_be_empty(to: &Path, setting: &'static str) -> Result<(), StoreError> {
     let first = match fs::read_dir(to) {
         Ok(mut entries) => entries.next(),
         Err(missing) if missing.kind() == io::ErrorKind::NotFound => None,
-        Err(source) => return Err(StoreError::io(to, "looking into the directory for a backup", source)),
+        Err(source) => return Err(StoreError::io(to, "looking into the directory for a copy", source)),
     };
     match first {
         None => Ok(()),
-        Some(_) => Err(StoreError::Setting {
-            setting: "the directory for a backup",
-            value: to.display().to_string(),
-            why: "it is not empty",
-        }),
+        Some(_) => {
+            Err(StoreError::Setting { setting, value: to.display().to_string(), why: "it is not empty" })
+        }
     }
 }
 
@@ -118,31 +116,13 @@ struct Copy<'a> {
 
 impl Copy<'_> {
     fn make(&self) -> Result<u64, StoreError> {
-        self.begin().map_err(|e| StoreError::io(&self.to.root, "beginning a backup", e))?;
+        begin(&self.to)?;
         let (number, census) = self.from.with_engine(super::census::Census::read)?;
-        let manifest = self.manifest(number);
+        let manifest = manifest(&self.to, number, self.from.segments.size());
         let pages = self.pages(&manifest, census.accounts())?;
         let seal = self.engine()?;
-        let manifest = Manifest { clean: Some(CleanClose { last: number, seal, pages }), ..manifest };
-        self.segment(&manifest)
-            .map_err(|e| StoreError::io(&self.to.root, "writing a backup's journal", e))?;
-        manifest.write(&*self.to.medium, &self.to.root)?;
-        self.end().map_err(|e| StoreError::io(&self.to.root, "ending a backup", e))?;
+        end(&self.to, Manifest { clean: Some(CleanClose { last: number, seal, pages }), ..manifest })?;
         Ok(number)
-    }
-
-    fn begin(&self) -> io::Result<()> {
-        let medium = &*self.to.medium;
-        medium.create(UNFINISHED)?;
-        medium.sync_dir("")?;
-        medium.create_dir(recovery::JOURNAL)?;
-        medium.create_dir(page_files::DIR)?;
-        medium.sync_dir("")
-    }
-
-    fn end(&self) -> io::Result<()> {
-        self.to.medium.remove(UNFINISHED)?;
-        self.to.medium.sync_dir("")
     }
 
     /// Every page file in which something lives, with its dead pages: links name places in it.
@@ -185,36 +165,61 @@ impl Copy<'_> {
         }
         Ok(if pairs.is_empty() { None } else { Some(pairs) })
     }
+}
 
-    fn manifest(&self, number: u64) -> Manifest {
-        Manifest {
-            format: FORMAT,
-            store: *recovery::uuid_of_a_new_store(),
-            engine: self.to.engine.name().into(),
-            segment_size: self.from.segments.size(),
-            checkpoint: number,
-            first_segment: 1,
-            high_water: number,
-            clean: None,
-        }
-    }
+/// Begins a store that somebody else fills: until [`end`] it does not open.
+pub(super) fn begin(to: &Place) -> Result<(), StoreError> {
+    let medium = &*to.medium;
+    let begin = || {
+        medium.create(UNFINISHED)?;
+        medium.sync_dir("")?;
+        medium.create_dir(recovery::JOURNAL)?;
+        medium.create_dir(page_files::DIR)?;
+        medium.sync_dir("")
+    };
+    begin().map_err(|e| StoreError::io(&to.root, "beginning a copy of a store", e))
+}
 
-    /// The journal is one segment without a group, which says behind which commit it begins.
-    fn segment(&self, manifest: &Manifest) -> io::Result<()> {
-        let header = SegmentHeader {
-            store: manifest.store,
-            id: manifest.first_segment,
-            previous: 0,
-            previous_end: 0,
-            last_before: manifest.high_water,
-            first: manifest.high_water + 1,
-            size: manifest.segment_size,
-        };
-        let file = self.to.medium.create(&segment::name(header.id))?;
-        file.write_at(0, &header.encode())?;
-        file.sync()?;
-        self.to.medium.sync_dir(recovery::JOURNAL)
+/// The manifest of a new store with everything up to a commit in its engine; the clean close is still to come.
+pub(super) fn manifest(to: &Place, number: u64, segment_size: u64) -> Manifest {
+    Manifest {
+        format: FORMAT,
+        store: *recovery::uuid_of_a_new_store(),
+        engine: to.engine.name().into(),
+        segment_size,
+        checkpoint: number,
+        first_segment: 1,
+        high_water: number,
+        clean: None,
     }
+}
+
+/// Ends a new store, whose engine and page files are whole and closed.
+pub(super) fn end(to: &Place, manifest: Manifest) -> Result<(), StoreError> {
+    segment(to, &manifest).map_err(|e| StoreError::io(&to.root, "writing the journal of a copy", e))?;
+    manifest.write(&*to.medium, &to.root)?;
+    let end = || {
+        to.medium.remove(UNFINISHED)?;
+        to.medium.sync_dir("")
+    };
+    end().map_err(|e| StoreError::io(&to.root, "ending a copy of a store", e))
+}
+
+/// The journal is one segment without a group, which says behind which commit it begins.
+fn segment(to: &Place, manifest: &Manifest) -> io::Result<()> {
+    let header = SegmentHeader {
+        store: manifest.store,
+        id: manifest.first_segment,
+        previous: 0,
+        previous_end: 0,
+        last_before: manifest.high_water,
+        first: manifest.high_water + 1,
+        size: manifest.segment_size,
+    };
+    let file = to.medium.create(&segment::name(header.id))?;
+    file.write_at(0, &header.encode())?;
+    file.sync()?;
+    to.medium.sync_dir(recovery::JOURNAL)
 }
 
 fn write(to: &dyn Engine, pairs: Vec<Pair>) -> Result<(), EngineError> {

@@ -2,7 +2,7 @@
 //! by every checkpoint batch, so that an engine that dropped or changed something, whatever the moment of the crash, is told
 //! apart from a whole one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::accounts::{Account, Accounts};
 use super::engine::{Engine, Write};
@@ -163,9 +163,7 @@ impl Census {
                     pages.read_record(key, &link)?;
                     census.accounts.add(&link);
                 }
-                let (count, sum) = census.of(key);
-                *count += 1;
-                *sum = sum.wrapping_add(sealed::sum(sealed));
+                census.count(key, sealed);
             }
             match pairs.into_iter().next_back() {
                 Some((mut last, _)) => {
@@ -177,14 +175,38 @@ impl Census {
         }
     }
 
+    /// Counts one pair as it is stored.
+    pub(super) fn count(&mut self, key: &[u8], sealed: &[u8]) {
+        let (count, sum) = self.of(key);
+        *count = count.wrapping_add(1);
+        *sum = sum.wrapping_add(sealed::sum(sealed));
+    }
+
+    /// As [`Census::count`], with the value behind the seal: a link in it counts as a page that lives.
+    pub(super) fn count_linked(&mut self, key: &[u8], sealed: &[u8], value: &[u8]) {
+        self.count(key, sealed);
+        if let Some(link) = link(key, value) {
+            self.accounts.add(&link);
+        }
+    }
+
+    /// The classes in which the engine, as counted, is not what this census says, and how many values there must be and are.
+    pub(super) fn differences(&self, counted: &Census) -> impl Iterator<Item = (u8, u64, u64)> {
+        let classes: BTreeSet<u8> = self.classes.keys().chain(counted.classes.keys()).copied().collect();
+        let of = |census: &Census, class: u8| census.classes.get(&class).copied().unwrap_or_default();
+        let pairs: Vec<_> =
+            classes.into_iter().map(|class| (class, of(self, class), of(counted, class))).collect();
+        pairs
+            .into_iter()
+            .filter(|(_, expected, found)| expected != found)
+            .map(|(class, (expected, _), (found, _))| (class, expected, found))
+    }
+
     /// The first class in which the engine, as counted, is not what this census says.
     pub(super) fn difference(&self, counted: &Census) -> Option<String> {
-        let classes = self.classes.keys().chain(counted.classes.keys());
-        classes
-            .map(|class| (class, self.classes.get(class).copied(), counted.classes.get(class).copied()))
-            .find(|(_, expected, found)| expected.unwrap_or_default() != found.unwrap_or_default())
+        let first = self.differences(counted).next();
+        first
             .map(|(class, expected, found)| {
-                let (expected, found) = (expected.unwrap_or_default().0, found.unwrap_or_default().0);
                 format!("class {class:02x} must have {expected} values as written, {found} were found or they differ")
             })
             .or_else(|| self.accounts.difference(&counted.accounts))

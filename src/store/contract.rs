@@ -5,7 +5,7 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 
-use super::engine::{Engine, EngineError, EngineKind, MAX_VALUE, Pair, Write};
+use super::engine::{Engine, EngineError, EngineKind, MAX_VALUE, Pair, Which, Write};
 
 /// Somewhere an engine can be made, where none is yet.
 pub(crate) struct Place {
@@ -36,6 +36,7 @@ macro_rules! engine_contract {
                 an_engine_dropped_open_keeps_whole_batches_in_order_up_to_a_flush
                 a_seal_that_tells_of_other_bytes_is_an_error
                 reads_and_writes_from_many_threads_do_not_disturb_each_other
+                a_copy_holds_what_is_there_and_is_written_without_it
             );
         }
     };
@@ -58,6 +59,22 @@ pub(crate) fn an_engine_is_there_once_created_until_removed(kind: &dyn EngineKin
     assert!(!kind.exists().unwrap());
     let engine = kind.create().unwrap();
     assert_eq!(all(&*engine), []);
+}
+
+pub(crate) fn a_copy_holds_what_is_there_and_is_written_without_it(kind: &dyn EngineKind) {
+    let aside = tempfile::tempdir().unwrap();
+    let below = |name: &str| aside.path().join(name);
+    assert!(kind.open_copy(Which::Present, &below("none")).unwrap().is_none());
+    let engine = kind.create().unwrap();
+    engine.apply(vec![put("a", "1")]).unwrap();
+    let seal = engine.close().unwrap();
+    let copy = kind.open_copy(Which::Present, &below("copy")).unwrap().unwrap();
+    assert_eq!(all(&*copy), [pair("a", "1")]);
+    copy.apply(vec![put("b", "2")]).unwrap();
+    copy.close().unwrap();
+    assert!(kind.open_copy(Which::PutAside, &below("before")).unwrap().is_none());
+    // not a byte of it has changed
+    assert_eq!(all(&*kind.open(Some(&seal)).unwrap()), [pair("a", "1")]);
 }
 
 pub(crate) fn create_refuses_where_an_engine_is(kind: &dyn EngineKind) {

@@ -165,6 +165,31 @@ impl Cursor {
         }
     }
 
+    /// Marks all of a range as settled: what waited there cannot be read any more. The bytes are for the caller to count anew.
+    pub(super) fn give_up(&mut self, start: u64, end: u64) {
+        let (mut start, mut end) = (start.max(self.front), end.min(self.next));
+        if start >= end {
+            return;
+        }
+        let touching: Vec<u64> =
+            self.settled.range(..=end).filter(|(_, until)| **until >= start).map(|(from, _)| *from).collect();
+        for from in touching {
+            let until = self.settled.remove(&from).unwrap_or(from);
+            self.covered -= until - from;
+            (start, end) = (start.min(from), end.max(until));
+        }
+        self.covered += end - start;
+        self.settled.insert(start, end);
+        self.pass(self.front);
+    }
+
+    /// The first stretch of positions in a range that wait, one after the other.
+    pub(super) fn first_stretch(&self, from: u64, to: u64) -> Option<(u64, u64)> {
+        let start = self.first_waiting(from).filter(|start| *start < to)?;
+        let end = self.settled.range(start..).next().map_or(self.next, |(settled, _)| *settled);
+        Some((start, end.min(to)))
+    }
+
     fn absorb_ranges_at_front(&mut self) {
         if let Some(end) = self.settled.remove(&self.front) {
             self.covered -= end - self.front;
@@ -264,6 +289,31 @@ mod tests {
                 again.as_of = cursor.as_of;
                 prop_assert_eq!(&again, &cursor);
             }
+        }
+
+        #[test]
+        fn what_is_given_up_is_settled_and_nothing_else(
+            settled in proptest::collection::vec(0u64..30, 0..12),
+            given_up in proptest::collection::vec((0u64..32, 0u64..12), 0..6),
+        ) {
+            let mut cursor = Cursor::default();
+            let mut waiting: BTreeSet<u64> = (0..30).map(|_| cursor.append(1)).collect();
+            for position in settled {
+                cursor.settle(position, 1);
+                waiting.remove(&position);
+            }
+            for (start, len) in given_up {
+                cursor.give_up(start, start + len);
+                waiting.retain(|position| !(start..start + len).contains(position));
+            }
+            let (mut found, mut at) = (BTreeSet::new(), 0);
+            while let Some((start, end)) = cursor.first_stretch(at, 30) {
+                found.extend(start..end);
+                at = end;
+            }
+            prop_assert_eq!(found, waiting.clone());
+            prop_assert_eq!(cursor.waiting(), waiting.len() as u64);
+            prop_assert!(Cursor::decode(&cursor.encode(1)).is_some());
         }
 
         #[test]

@@ -17,12 +17,22 @@ use super::medium::{Medium, MediumFile};
 #[derive(Debug)]
 pub(crate) struct Disk {
     root: PathBuf,
+    writes: bool,
 }
 
 impl Disk {
     /// Over the files below `root`, which `create_dir("")` makes when it is missing.
     pub(crate) fn new(root: impl Into<PathBuf>) -> Self {
-        Disk { root: root.into() }
+        Disk { root: root.into(), writes: true }
+    }
+
+    /// The same, on which nothing is ever opened for writing, made, renamed or removed.
+    pub(crate) fn read_only(root: impl Into<PathBuf>) -> Self {
+        Disk { root: root.into(), writes: false }
+    }
+
+    fn must_write(&self) -> io::Result<()> {
+        if self.writes { Ok(()) } else { Err(io::ErrorKind::ReadOnlyFilesystem.into()) }
     }
 
     fn file(&self, name: &str) -> io::Result<PathBuf> {
@@ -55,6 +65,7 @@ impl Medium for Disk {
 
     /// Durable on return, so that [`Medium::sync_dir`] of the new directory is enough for its files.
     fn create_dir(&self, dir: &str) -> io::Result<()> {
+        self.must_write()?;
         let path = self.dir(dir)?;
         let mut missing: Vec<&Path> = Vec::new();
         for ancestor in path.ancestors().take_while(|p| !p.as_os_str().is_empty()) {
@@ -77,6 +88,7 @@ impl Medium for Disk {
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn MediumFile>> {
+        self.must_write()?;
         let path = self.file(name)?;
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true);
@@ -87,16 +99,18 @@ impl Medium for Disk {
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn MediumFile>> {
         let path = self.file(name)?;
-        let file = uninterrupted(|| OpenOptions::new().read(true).write(true).open(&path))?;
+        let file = uninterrupted(|| OpenOptions::new().read(true).write(self.writes).open(&path))?;
         Ok(Arc::new(DiskFile::new(file)))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.must_write()?;
         let (from, to) = (self.file(from)?, self.file(to)?);
         uninterrupted(|| fs::rename(&from, &to))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
+        self.must_write()?;
         let path = self.file(name)?;
         uninterrupted(|| fs::remove_file(&path))
     }

@@ -9,8 +9,9 @@
 //! 4. Reads see every applied batch at once, flushed or not.
 //! 5. No call panics: a panic inside an engine becomes an [`EngineError`].
 //! 6. After [`EngineKind::open`] with the seal of the last clean close, any changed byte is an error.
+//! 7. [`EngineKind::open_copy`] changes nothing of the engine, and what is done to the copy is done to nothing else.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// One write of a batch. Values are at most [`MAX_VALUE`] bytes, keys at most 1 024.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +59,19 @@ pub(crate) trait EngineKind: Send + Sync + 'static {
     }
     /// Removes every file of the engine, of a store whose creation never finished.
     fn remove(&self) -> Result<(), EngineError>;
+    /// Opens a copy of the engine as it is or as it was put aside, made below `aside`, a directory that it makes if it needs one; the
+    /// engine's own files are only read. None when there is no such. What an open verifies is not looked at: whatever the copy
+    /// still gives is of use.
+    fn open_copy(&self, which: Which, aside: &Path) -> Result<Option<Box<dyn Engine>>, EngineError>;
+}
+
+/// The state of an engine that is copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Which {
+    /// As it is.
+    Present,
+    /// As an open put it aside, which did not find it good since.
+    PutAside,
 }
 
 /// What an engine looked like after a clean close: for each file its name, length and checksum.

@@ -41,7 +41,8 @@ pub enum StoreError {
         known: u32,
     },
     /// Bytes on disk are not what was written.
-    #[error("{} is damaged: {what}. Nothing was changed; restore the directory from a backup", .path.display())]
+    #[error("{} is damaged: {what}. Nothing was changed; restore the directory from a backup, or see with `steadfast::check` what is left, \
+         which `steadfast::salvage` carries into a new store", .path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -51,7 +52,8 @@ pub enum StoreError {
     /// The store ends earlier than it must: commits that were durable are missing.
     #[error(
         "{} ends at commit {found}, but it reached {expected}: durable commits are missing. Nothing was changed; \
-         restore the directory from a backup", .path.display()
+         restore the directory from a backup, or see with `steadfast::check` what is left, which `steadfast::salvage` \
+         carries into a new store", .path.display()
     )]
     Truncated {
         /// The file or directory.

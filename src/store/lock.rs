@@ -41,6 +41,32 @@ impl Lock {
     }
 }
 
+impl Lock {
+    /// Takes the lock of a store that is only read, and changes nothing, not even the pid in it. None when the store has no lock
+    /// file: then nobody has it open.
+    pub(super) fn take_to_read(directory: &Path) -> Result<Option<Lock>, StoreError> {
+        let path = directory.join("LOCK");
+        let open = |write| OpenOptions::new().read(true).write(write).open(&path);
+        // some file systems lock only what may be written, and what was set aside may be on one that is read-only
+        let opened = match open(true) {
+            Err(refused) if refused.kind() != std::io::ErrorKind::NotFound => open(false),
+            opened => opened,
+        };
+        let mut file = match opened {
+            Err(missing) if missing.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            opened => opened.map_err(|source| StoreError::io(&path, "locking the store", source))?,
+        };
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Lock { _file: file })),
+            Err(TryLockError::WouldBlock) if cfg!(steadfast_bug = "check-a-store-in-use") => Ok(None),
+            Err(TryLockError::WouldBlock) => {
+                Err(StoreError::Locked { path: directory.into(), holder: holder(&mut file) })
+            }
+            Err(TryLockError::Error(source)) => Err(StoreError::io(&path, "locking the store", source)),
+        }
+    }
+}
+
 fn make_private(directory: &Path) -> std::io::Result<()> {
     if directory.is_dir() {
         return Ok(());

@@ -74,6 +74,12 @@ impl PageFiles {
         Ok(files)
     }
 
+    /// None at all, for whoever writes none.
+    pub(super) fn nowhere(medium: Arc<dyn Medium>, root: PathBuf) -> Self {
+        let (writing, shelf) = (Mutex::default(), Mutex::new(Shelf::new(BTreeSet::new())));
+        PageFiles { medium, root, store: [0; 16], size: u64::MAX, writing, shelf }
+    }
+
     fn writing(&self) -> MutexGuard<'_, Writing> {
         self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }

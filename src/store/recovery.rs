@@ -69,7 +69,7 @@ pub(crate) struct Report {
     pub(crate) clean: bool,
 }
 
-const CREATING: &str = "CREATING";
+pub(super) const CREATING: &str = "CREATING";
 pub(super) const JOURNAL: &str = "journal";
 
 /// Opens the store at `place`, making it when there is none.
@@ -464,15 +464,15 @@ fn torn_bytes(segment: &Segment, offset: u64) -> u64 {
 }
 
 /// Replays the journal over the engine.
-struct Replay<'a> {
-    place: &'a Place,
-    manifest: &'a Manifest,
-    engine: &'a dyn Engine,
-    pages: &'a PageFiles,
-    admission: Admission,
-    census: Census,
-    spill_at: usize,
-    report: Report,
+pub(super) struct Replay<'a> {
+    pub(super) place: &'a Place,
+    pub(super) manifest: &'a Manifest,
+    pub(super) engine: &'a dyn Engine,
+    pub(super) pages: &'a PageFiles,
+    pub(super) admission: Admission,
+    pub(super) census: Census,
+    pub(super) spill_at: usize,
+    pub(super) report: Report,
 }
 
 impl Replay<'_> {
@@ -587,7 +587,7 @@ impl Replay<'_> {
     }
 
     /// False when it was loaded before.
-    fn load(&mut self, mailbox: MailboxId) -> Result<bool, StoreError> {
+    pub(super) fn load(&mut self, mailbox: MailboxId) -> Result<bool, StoreError> {
         let is_new = !self.admission.mailboxes.contains_key(&mailbox);
         if is_new && keys::is_view(mailbox) {
             let key = keys::view(mailbox);
@@ -602,7 +602,7 @@ impl Replay<'_> {
         Ok(is_new)
     }
 
-    fn load_view(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+    pub(super) fn load_view(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
         let view = group::u32_at(key, 1).ok_or_else(|| sealed::damaged(key, "is no key of a view"))?;
         let record = ViewRecord::decode(key, value)?;
         self.load(record.of.mailbox)?;
@@ -634,7 +634,7 @@ impl Replay<'_> {
     }
 
     /// A journal longer than the overlay may be is moved to the engine on the way.
-    fn spill(&mut self) -> Result<(), StoreError> {
+    pub(super) fn spill(&mut self) -> Result<(), StoreError> {
         if self.admission.active.bytes() < self.spill_at {
             return Ok(());
         }

@@ -133,12 +133,17 @@ impl SegmentBytes {
 
     /// The first whole group of this segment after `offset`: it proves that what lies before it was durable.
     pub(super) fn later_group(&self, store: &[u8; 16], offset: u64, next: u64) -> Option<GroupHeader> {
-        self.search(store, offset, next).0
+        self.search(store, offset, next).0.map(|(_, header)| header)
+    }
+
+    /// The same, and where it begins.
+    pub(super) fn next_group(&self, store: &[u8; 16], offset: u64, next: u64) -> Option<(u64, GroupHeader)> {
+        self.search(store, offset, next).0.map(|(at, header)| (at as u64, header))
     }
 
     /// The same, and how many bytes were summed up for it. What lies there may be the body of a message, made by somebody
     /// to look like headers of long groups, each within the other: summing up every one would take hours.
-    fn search(&self, store: &[u8; 16], offset: u64, next: u64) -> (Option<GroupHeader>, usize) {
+    fn search(&self, store: &[u8; 16], offset: u64, next: u64) -> (Option<(usize, GroupHeader)>, usize) {
         let (Ok(start), mut summed, mut sums) = (usize::try_from(offset), 0, None) else { return (None, 0) };
         for at in (start..self.bytes.len()).step_by(8) {
             let bytes = &self.bytes[at..];
@@ -155,7 +160,7 @@ impl SegmentBytes {
                 GroupHeader::verify_at(store, self.id, sums, at).is_some()
             };
             if verifies {
-                return (Some(header), summed);
+                return (Some((at, header)), summed);
             }
         }
         (None, summed)
@@ -188,7 +193,7 @@ mod tests {
         bytes.extend_from_slice(&true_one);
         let segment = SegmentBytes { id: 2, path: "a segment".into(), bytes };
         let (found, summed) = segment.search(&STORE, 0, 5);
-        assert_eq!(found.map(|header| header.first), Some(77));
+        assert_eq!(found.map(|(_, header)| header.first), Some(77));
         assert!(summed <= 3 * LEN, "{summed}");
     }
 }

@@ -20,12 +20,12 @@ mod tests;
 
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use self::handle::Handle;
-use super::engine::{Engine, EngineError, EngineKind, MAX_VALUE, Pair, Seal, Write};
+use super::engine::{Engine, EngineError, EngineKind, MAX_VALUE, Pair, Seal, Which, Write};
 
 /// The longest key an engine is handed, in bytes.
 const MAX_KEY: usize = 1024;
@@ -139,6 +139,25 @@ impl EngineKind for SledKind {
 
     fn verified(&self) -> Result<(), EngineError> {
         self.forget_rescue()
+    }
+
+    fn open_copy(&self, which: Which, aside: &Path) -> Result<Option<Box<dyn Engine>>, EngineError> {
+        let from = match which {
+            Which::Present => &self.path,
+            Which::PutAside => &self.rescue,
+        };
+        if !from.try_exists().map_err(|source| files::failed(from, source))? {
+            return Ok(None);
+        }
+        let copy = SledKind { path: aside.join("copy"), rescue: aside.join("none"), ..self.clone() };
+        files::create_private_dir(aside)?;
+        rescue::copy(from, &copy.path)?;
+        // what sled would take for damage of its own is gone from the copy; the rest is for it to say
+        files::must_be_there(&copy.path, &[files::DB, files::CONF])?;
+        files::remove_half_written_snapshots(&copy.path)?;
+        files::create_private_dir(&copy.path.join(files::BLOBS))?;
+        let db = files::open_for_writing(&copy.path.join(files::DB))?;
+        Ok(Some(Box::new(copy.start(db)?)))
     }
 
     /// Leaves a rescue copy alone: an engine whose creation never finished has none.

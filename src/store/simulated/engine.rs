@@ -1,12 +1,12 @@
 //! The simulated machine's map as an engine.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::super::engine::{Engine, EngineError, EngineKind, MAX_VALUE, Pair, Seal, Write};
-use super::Machine;
+use super::super::engine::{Engine, EngineError, EngineKind, MAX_VALUE, Pair, Seal, Which, Write};
+use super::{Machine, SimulatedDisk};
 
 /// The longest key an engine takes, in bytes.
 const MAX_KEY: usize = 1_024;
@@ -60,6 +60,16 @@ impl EngineKind for MapKind {
             return Err(EngineError::Damaged { path: path(), what: "it is not as it was closed".to_owned() });
         }
         Ok(self.handle())
+    }
+
+    fn open_copy(&self, which: Which, _: &Path) -> Result<Option<Box<dyn Engine>>, EngineError> {
+        let mut state = self.machine.look(self.incarnation).map_err(failed)?;
+        if which == Which::PutAside || !state.map.exists {
+            return Ok(None);
+        }
+        let machine = SimulatedDisk::with(state.fork()).machine;
+        let incarnation = machine.lock().crashes;
+        Ok(Some(MapKind { machine, incarnation }.handle()))
     }
 
     fn remove(&self) -> Result<(), EngineError> {

@@ -24,7 +24,7 @@ pub(super) fn copy_aside(dir: &Path, rescue: &Path) -> Result<(), EngineError> {
     }
     let unfinished = unfinished(rescue);
     files::remove_dir(&unfinished)?;
-    match has_room(dir).and_then(|()| fill(dir, &unfinished)) {
+    match has_room(dir, dir).and_then(|()| fill(dir, &unfinished)) {
         Ok(()) => {
             fs::rename(&unfinished, rescue).map_err(|source| files::failed(rescue, source))?;
             files::sync_parent(rescue)
@@ -35,6 +35,11 @@ pub(super) fn copy_aside(dir: &Path, rescue: &Path) -> Result<(), EngineError> {
         }
         Err(error) => files::remove_dir(&unfinished).and(Err(error)),
     }
+}
+
+/// Copies what sled reads of a directory to another one that is still to be made.
+pub(super) fn copy(dir: &Path, to: &Path) -> Result<(), EngineError> {
+    has_room(dir, to.parent().unwrap_or(to)).and_then(|()| fill(dir, to))
 }
 
 pub(super) fn forget(rescue: &Path) -> Result<(), EngineError> {
@@ -66,21 +71,22 @@ fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
     File::options().write(true).open(to)?.sync_all()
 }
 
+/// Whether there is room on the device of `on` for a copy that sled then opens.
 #[cfg(unix)]
-fn has_room(dir: &Path) -> Result<(), EngineError> {
+fn has_room(dir: &Path, on: &Path) -> Result<(), EngineError> {
     let mut needed = ROOM_FOR_OPEN;
     for name in files::names_sled_reads(dir)? {
         let path = dir.join(name);
         needed += fs::metadata(&path).map_err(|source| files::failed(&path, source))?.len();
     }
-    let device = rustix::fs::statvfs(dir).map_err(|error| files::failed(dir, error.into()))?;
+    let device = rustix::fs::statvfs(on).map_err(|error| files::failed(on, error.into()))?;
     match device.f_bavail.saturating_mul(device.f_frsize) >= needed {
         true => Ok(()),
-        false => Err(EngineError::Full { path: dir.to_path_buf() }),
+        false => Err(EngineError::Full { path: on.to_path_buf() }),
     }
 }
 
 #[cfg(not(unix))]
-fn has_room(_: &Path) -> Result<(), EngineError> {
+fn has_room(_: &Path, _: &Path) -> Result<(), EngineError> {
     Ok(())
 }

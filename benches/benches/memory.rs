@@ -58,7 +58,9 @@ impl Kind {
 
     fn means(self) -> &'static str {
         match self {
-            Kind::Tell | Kind::ManyTell => "returned: in the mailbox, lost with the process. the end: all handled",
+            Kind::Tell | Kind::ManyTell => {
+                "returned: in the mailbox, lost with the process. the end: all handled"
+            }
             Kind::Ask => "returned: handled, nothing is stored",
             Kind::Spawn => "returned: answered once; steadfast has written the new name to disk, unless said",
             Kind::FanOut => "p50 and p99: of one pass over all. the end: all handled",

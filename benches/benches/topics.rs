@@ -1,29 +1,33 @@
 //! Topics: how fast events are published and handled, how much disk they take, and how fast a late subscriber catches up.
 //!
-//! `cargo bench --bench topics`, with `-- --quick` for a short form, `-- publish`, `-- catch-up` or `-- retention` for one part
-//! alone, `-- publish 10` for one number of subscribers, and `-- catch-up 5000000` for another number of events than 1 000 000.
+//! `cargo bench -p steadfast-benches --bench topics -- --json FILE`, with `--quick` for a short form, `--only ROW` for some rows
+//! (`--only publish`, `--only catch-up`, `--only retention`), and `-- 1000000` for another number of events to catch up than 5 M.
 //!
 //! - **publish**: 256 tasks publish events of about 200 B, each waiting until its event is on disk, to a topic with so many durable
-//!   subscribers, which do nothing with them. `handled/s` counts each event once for each subscriber, up to the moment when the
-//!   last has handled all. `journal B` is what was written to the journal for each event, `disk B` by how much the store is larger
-//!   after it was closed than one without events, `of target` that divided by 1.3 × (payload + 40 B). Files grow by 16 MiB: of few
-//!   events it says nothing.
+//!   subscribers, which do nothing with them. `handled_per_s` counts each event once for each subscriber, up to the moment when the
+//!   last has handled all. `journal_bytes` is what was written to the journal for each event, `disk_bytes` by how much the store is
+//!   larger after it was closed than one without events, `of_allowed` that divided by 1.3 × (payload + 40 B). Files grow by 16 MiB:
+//!   of few events it says nothing.
 //! - **catch-up**: the events wait in a closed store, which a process of its own opens and reads from the earliest on, one by one
-//!   and in batches of 256. The order is checked. `before` is the process's memory when the store is open, `peak` the most it had.
-//! - **retention**: three and nine times as many bytes are published as are kept; `disk` is the size of the closed store without
-//!   what an empty one has, `kept` what the topic says that it holds. `again`: the same after one more open and close.
+//!   and in batches of 256. The order is checked. `rss_mib_over` is the most memory it had over what it had before the open.
+//! - **retention**: three and nine times as many bytes are published as are kept; `disk_of_kept` is the size of the closed store
+//!   without what an empty one has, for a byte that the topic says it holds, and `again_of_kept` the same after one more open and close.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use steadfast::{
-    Actor, BatchHandler, Context, Event, Failure, Handler, Item, Message, Observer, Outcomes, Retention,
-    StartFrom, System, Topic,
+    Actor, BatchHandler, Context, Failure, Handler, Item, Message, Outcomes, Retention, StartFrom, State,
+    System, Topic,
 };
+use steadfast_benches::args::{self, Args};
+use steadfast_benches::report::{Comparison, Report, Row, Target};
+use steadfast_benches::slice::{self, Pace};
+use steadfast_benches::watch::Watch;
+use steadfast_benches::{Outcome, child, usage};
 
 const PUBLISHERS: u64 = 256;
 /// Bytes of one event, as encoded.
@@ -35,8 +39,6 @@ const FACTOR: f64 = 1.3;
 const CHUNK: u64 = 500;
 const BATCH: usize = 256;
 const LONG: Duration = Duration::from_secs(120);
-
-type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 #[derive(Serialize, Deserialize)]
 struct Tick {
@@ -80,6 +82,9 @@ struct Reader(Arc<Seen>);
 impl Actor for Reader {
     const NAME: &'static str = "bench.reader";
     type Messages = (Tick,);
+    fn state() -> State<Self> {
+        State::cells()
+    }
 }
 
 impl Handler<Tick> for Reader {
@@ -95,6 +100,9 @@ struct BatchReader(Arc<Seen>);
 impl Actor for BatchReader {
     const NAME: &'static str = "bench.batch-reader";
     type Messages = (Tick,);
+    fn state() -> State<Self> {
+        State::cells()
+    }
 }
 
 impl BatchHandler<Tick> for BatchReader {
@@ -108,25 +116,13 @@ impl BatchHandler<Tick> for BatchReader {
     }
 }
 
-/// Counts what is written to the journal.
-#[derive(Default)]
-struct Written(AtomicU64);
-
-impl Observer for Written {
-    fn event(&self, event: &Event<'_>) {
-        if let Event::GroupSynced { bytes, .. } = event {
-            self.0.fetch_add(*bytes, Ordering::Relaxed);
-        }
-    }
-}
-
 /// Opens a store with a topic, and so many who read it from now on.
 async fn open(
     store: &Path,
-    written: &Arc<Written>,
+    watch: &Arc<Watch>,
     subscribers: u64,
 ) -> Outcome<(System, Topic<Tick>, Vec<Arc<Seen>>)> {
-    let system = System::builder().observer(written.clone()).open(store).await?;
+    let system = System::builder().observer(watch.clone()).open(store).await?;
     let topic: Topic<Tick> = system.topic("ticks").await?;
     let mut all = Vec::new();
     for number in 0..subscribers {
@@ -137,23 +133,6 @@ async fn open(
         all.push(seen);
     }
     Ok((system, topic, all))
-}
-
-/// Publishes from many tasks; `number` says nothing of the order here.
-async fn publish_each(topic: &Topic<Tick>, events: u64) -> Outcome<()> {
-    let publisher = |publisher| {
-        let topic = topic.clone();
-        async move {
-            for _ in (publisher..events).step_by(PUBLISHERS as usize) {
-                topic.publish(tick(1 << 20)).await.expect("is published");
-            }
-        }
-    };
-    let publishers: Vec<_> = (0..PUBLISHERS).map(|number| tokio::spawn(publisher(number))).collect();
-    for publisher in publishers {
-        publisher.await?;
-    }
-    Ok(())
 }
 
 /// Publishes in order, many at once.
@@ -167,105 +146,135 @@ async fn publish_chunks(topic: &Topic<Tick>, events: u64) -> Outcome<()> {
     Ok(())
 }
 
-async fn publish(subscribers: u64, events: u64) -> Outcome<()> {
+async fn publish(subscribers: u64, time: Duration, report: &mut Report) -> Outcome<()> {
     let directory = tempfile::tempdir()?;
     let (empty, store) = (directory.path().join("empty"), directory.path().join("store"));
-    let (system, ..) = open(&empty, &Arc::default(), subscribers).await?;
+    let (system, ..) = open(&empty, &Watch::new(), subscribers).await?;
     system.shutdown(LONG).await?;
-    let written = Arc::new(Written::default());
-    let (system, topic, all) = open(&store, &written, subscribers).await?;
-    let before = written.0.load(Ordering::Relaxed);
+    let watch = Watch::new();
+    let (system, topic, all) = open(&store, &watch, subscribers).await?;
+    let before = watch.journal_bytes();
+    let sender = |_, mut pace: Pace| {
+        let topic = topic.clone();
+        async move {
+            // the number says nothing of the order here
+            while let Some(begun) = pace.next() {
+                assert!(topic.publish(tick(1 << 20)).await.is_ok(), "the event is published");
+                pace.done(begun);
+            }
+            pace
+        }
+    };
     let began = Instant::now();
-    publish_each(&topic, events).await?;
-    let published = began.elapsed();
+    let slice = slice::run(PUBLISHERS as usize, time, 1, sender, async {}).await;
     for seen in &all {
-        seen.wait_for(events).await;
+        seen.wait_for(slice.count).await;
     }
     let handled = began.elapsed();
     drop(topic);
     system.shutdown(LONG).await?;
-    let journal = written.0.load(Ordering::Relaxed) - before;
-    let disk = size(&store) as f64 - size(&empty) as f64;
-    let each = disk / events as f64;
-    println!(
-        "{subscribers:>11} | {events:>8} | {:>11.0} | {:>9.0} | {:>9.0} | {each:>6.0} | {:>9.2}",
-        events as f64 / published.as_secs_f64(),
-        (events * subscribers) as f64 / handled.as_secs_f64(),
-        journal as f64 / events as f64,
-        each / (FACTOR * (PAYLOAD + OVERHEAD) as f64),
-    );
-    Ok(())
+    let journal = (watch.journal_bytes() - before) as f64 / slice.count as f64;
+    let disk = (usage::disk_bytes(&store) as f64 - usage::disk_bytes(&empty) as f64) / slice.count as f64;
+    let row = Row {
+        name: format!("publish to {subscribers} subscribers, steadfast"),
+        means: "returned: on disk, synced; every durable subscription will get it".into(),
+        msgs_per_s: Some(slice.rate()),
+        p50_us: Some(slice.latencies.percentile_us(0.5)),
+        p99_us: Some(slice.latencies.percentile_us(0.99)),
+        cpu_us_per_msg: Some(slice.cpu_us()),
+        ..Row::default()
+    };
+    let row = row
+        .with("events", slice.count as f64)
+        .with("handled_per_s", (slice.count * subscribers) as f64 / handled.as_secs_f64())
+        .with("checkpoints", watch.checkpoints() as f64)
+        .with("journal_bytes", journal)
+        .with("disk_bytes", disk)
+        .with("of_allowed", disk / (FACTOR * (PAYLOAD + OVERHEAD) as f64));
+    report.row(&row)
 }
 
 /// Fills a store and has processes of their own read it.
-async fn catch_up(events: u64) -> Outcome<()> {
+async fn catch_up(events: u64, report: &mut Report) -> Outcome<()> {
     let directory = tempfile::tempdir()?;
     let store = directory.path().join("store");
-    let (system, topic, _) = open(&store, &Arc::default(), 0).await?;
+    let (system, topic, _) = open(&store, &Watch::new(), 0).await?;
     let began = Instant::now();
     publish_chunks(&topic, events).await?;
     let filled = began.elapsed();
     drop(topic);
     system.shutdown(LONG).await?;
-    let mib = size(&store) >> 20;
-    println!(
-        "filled in chunks of {CHUNK}: {:.0} events/s, {mib} MiB on disk",
-        events as f64 / filled.as_secs_f64()
-    );
-    println!("handler | batch |   events | open ms |  events/s | MiB before | MiB peak");
-    for batch in [1, BATCH] {
-        let mut child = Command::new(std::env::current_exe()?);
-        child.arg("read").arg(&store).arg(events.to_string()).arg(batch.to_string());
-        let done = child.stdout(Stdio::inherit()).status()?;
-        if !done.success() {
-            return Err(format!("the reading process ended with {done}").into());
-        }
+    let row = Row {
+        name: format!("publish {CHUNK} events in one commit, steadfast"),
+        means: "returned: on disk, synced".into(),
+        msgs_per_s: Some(events as f64 / filled.as_secs_f64()),
+        ..Row::default()
+    };
+    let disk = usage::disk_bytes(&store) as f64 / f64::from(1 << 20);
+    report.row(&row.with("events", events as f64).with("disk_mib", disk))?;
+    for (batch, name) in [(1, "one by one"), (BATCH, "in batches of 256")] {
+        let store = store.to_str().unwrap_or_default();
+        let figures = child::run(&["read", store, &events.to_string(), &batch.to_string()])?;
+        let get = |name: &str| figures.get(name).copied().unwrap_or(f64::NAN);
+        let row = Row {
+            name: format!("catch-up {name}, steadfast"),
+            means: "handled in order from the earliest on; its place is stored with each turn".into(),
+            msgs_per_s: Some(get("msgs_per_s")),
+            cpu_us_per_msg: Some(get("cpu_us_per_msg")),
+            ..Row::default()
+        };
+        let target = if batch == 1 { Target::AtLeast(1.0) } else { Target::None };
+        let ratio = get("msgs_per_s") / 1e6;
+        let comparison = Comparison { against: "1 M events/s".into(), of: "msgs_per_s", ratio, target };
+        let row = row.with("events", events as f64).with("open_ms", get("open_ms"));
+        report.row(&row.with("rss_mib_over", get("rss_mib_over")).compared(comparison))?;
     }
     Ok(())
 }
 
 /// What the process of its own does.
 async fn read(store: &Path, events: u64, batch: usize) -> Outcome<()> {
+    let before = usage::rss_mib();
     let began = Instant::now();
     let system = System::open(store).await?;
     let topic: Topic<Tick> = system.topic("ticks").await?;
     let opened = began.elapsed();
-    let before = memory_mib("VmRSS:");
     let seen = Arc::new(Seen::default());
     let shared = seen.clone();
-    let began = Instant::now();
-    let handler = if batch == 1 {
+    let (began, cpu) = (Instant::now(), usage::cpu_time());
+    if batch == 1 {
         let spawn = system.spawn("single", move || Reader(shared.clone()));
         spawn.subscribe(&topic, StartFrom::Earliest).await?;
-        "single"
     } else {
         let spawn = system.spawn("batched", move || BatchReader(shared.clone()));
         spawn.batch(batch, Duration::ZERO).subscribe(&topic, StartFrom::Earliest).await?;
-        "batched"
-    };
+    }
     seen.wait_for(events).await;
-    let took = began.elapsed();
-    let peak = memory_mib("VmHWM:");
-    println!(
-        "{handler:>7} | {batch:>5} | {events:>8} | {:>7.0} | {:>9.0} | {before:>10} | {peak:>8}",
-        opened.as_secs_f64() * 1e3,
-        events as f64 / took.as_secs_f64(),
-    );
-    assert_eq!(seen.out_of_order.load(Ordering::Relaxed), 0, "events came out of order");
+    let (took, cpu) = (began.elapsed(), usage::cpu_time() - cpu);
+    let peak = usage::peak_mib();
+    if seen.out_of_order.load(Ordering::Relaxed) > 0 {
+        return Err("events came out of order".into());
+    }
     drop(topic);
     system.shutdown(LONG).await?;
-    Ok(())
+    child::say(&[
+        ("msgs_per_s", events as f64 / took.as_secs_f64()),
+        ("cpu_us_per_msg", cpu.as_secs_f64() * 1e6 / events as f64),
+        ("open_ms", opened.as_secs_f64() * 1e3),
+        ("rss_mib_over", peak - before),
+    ])
 }
 
-async fn retention(kept: u64, times: u64) -> Outcome<()> {
+async fn retention(kept: u64, times: u64, report: &mut Report) -> Outcome<()> {
     let directory = tempfile::tempdir()?;
     let (empty, store) = (directory.path().join("empty"), directory.path().join("store"));
-    let (system, ..) = open(&empty, &Arc::default(), 0).await?;
+    let (system, ..) = open(&empty, &Watch::new(), 0).await?;
     system.shutdown(LONG).await?;
     let system = System::open(&store).await?;
     let topic: Topic<Tick> = system.topic("ticks").retention(Retention::forever().bytes(kept)).await?;
+    let events = times * kept / PAYLOAD as u64;
     let began = Instant::now();
-    publish_chunks(&topic, times * kept / PAYLOAD as u64).await?;
+    publish_chunks(&topic, events).await?;
     let published = began.elapsed();
     let mut info = topic.info().await?;
     while info.bytes > kept && began.elapsed() < published + LONG {
@@ -275,77 +284,54 @@ async fn retention(kept: u64, times: u64) -> Outcome<()> {
     let trimmed = began.elapsed() - published;
     drop(topic);
     system.shutdown(LONG).await?;
-    let grown = || (size(&store) as f64 - size(&empty) as f64) / f64::from(1 << 20);
+    let grown = || usage::disk_bytes(&store) as f64 - usage::disk_bytes(&empty) as f64;
     let disk = grown();
     System::open(&store).await?.shutdown(LONG).await?;
-    println!(
-        "{:>9} | {times:>5} | {:>8.1} | {:>11.1} | {:>14.1} | {disk:>8.1} | {:>9.1} | {:>11.2}",
-        kept >> 20,
-        info.bytes as f64 / f64::from(1 << 20),
-        published.as_secs_f64(),
-        trimmed.as_secs_f64(),
-        grown(),
-        disk * f64::from(1 << 20) / info.bytes as f64,
-    );
-    Ok(())
-}
-
-/// A line of what the kernel says of this process, in MiB; 0 where it does not say.
-fn memory_mib(name: &str) -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with(name));
-    let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
-    kib.unwrap_or(0) / 1024
-}
-
-fn size(directory: &Path) -> u64 {
-    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    let size = |entry: std::fs::DirEntry| match entry.metadata() {
-        Ok(about) if about.is_dir() => size(&entry.path()),
-        Ok(about) => about.len(),
-        Err(_) => 0,
+    let row = Row {
+        name: format!("retention, {times} times what is kept, steadfast"),
+        means: format!("{CHUNK} events in one commit, on disk, synced; {} MiB are kept", kept >> 20),
+        msgs_per_s: Some(events as f64 / published.as_secs_f64()),
+        ..Row::default()
     };
-    entries.map(size).sum()
+    let row = row
+        .with("kept_mib", info.bytes as f64 / f64::from(1 << 20))
+        .with("then_trimmed_s", trimmed.as_secs_f64())
+        .with("disk_of_kept", disk / info.bytes as f64)
+        .with("again_of_kept", grown() / info.bytes as f64);
+    report.row(&row)
 }
 
-async fn parts(words: &[String], quick: bool) -> Outcome<()> {
-    let asked = words.iter().find_map(|word| word.parse().ok());
-    let parts = ["publish", "catch-up", "retention"];
-    let all = !words.iter().any(|word| parts.contains(&word.as_str()));
-    let wants = |part: &str| all || words.iter().any(|word| word == part);
-    if wants("publish") {
-        println!("subscribers |   events | published/s | handled/s | journal B | disk B | of target");
-        for (subscribers, events) in [(0, 1_000_000), (1, 1_000_000), (10, 500_000), (100, 250_000)] {
-            if asked.is_some_and(|asked| asked != subscribers && !all) {
-                continue;
-            }
-            publish(subscribers, if quick { events / 20 } else { events }).await?;
+async fn all(args: &Args) -> Outcome<()> {
+    let mut report = Report::new("topics", args)?;
+    let time = Duration::from_secs(if args.quick { 1 } else { 5 });
+    for subscribers in [0, 1, 10, 100] {
+        if args.wants(&format!("publish to {subscribers} subscribers, steadfast")) {
+            publish(subscribers, time, &mut report).await?;
         }
     }
-    if wants("catch-up") {
-        catch_up(asked.unwrap_or(if quick { 100_000 } else { 1_000_000 })).await?;
+    if args.wants("catch-up one by one in batches of 256, steadfast") {
+        let usual = if args.quick { 500_000 } else { 5_000_000 };
+        catch_up(args.number().unwrap_or(usual), &mut report).await?;
     }
-    if wants("retention") {
-        println!(
-            "limit MiB | times | kept MiB | published s | then trimmed s | disk MiB | again MiB | disk / kept"
-        );
-        for times in [3, 9] {
-            retention(if quick { 8 << 20 } else { 64 << 20 }, times).await?;
+    for times in [3, 9] {
+        if args.wants(&format!("retention, {times} times what is kept, steadfast")) {
+            retention(if args.quick { 8 << 20 } else { 64 << 20 }, times, &mut report).await?;
         }
     }
+    report.end();
     Ok(())
 }
 
 fn main() -> Outcome<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    let quick = words.iter().any(|word| word == "--quick");
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(async {
-        match words.as_slice() {
-            [role, store, events, batch] if role == "read" => {
-                read(Path::new(store), events.parse()?, batch.parse()?).await
-            }
-            _ => parts(&words, quick).await,
+    match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["read", store, events, batch] => {
+            let runtime = args::runtime(Args::default().cores())?;
+            runtime.block_on(read(Path::new(store), events.parse()?, batch.parse()?))
         }
-    })
+        _ => {
+            let args = Args::of_process()?;
+            args.runtime()?.block_on(all(&args))
+        }
+    }
 }

@@ -4,6 +4,7 @@
 //!
 //! ```text
 //!   args      --quick, --json FILE, --only ROW, --cores N
+//!   child     a part of a bench in a process of its own
 //!   slice     senders that run for a while, and what came of it: count, time, processor time, latencies
 //!   rounds    the sides of a row in turn, with a pause in which each comes to rest
 //!   stats     medians and percentiles
@@ -20,6 +21,7 @@
 //! - What a side does before a send returns is said in its row.
 
 pub mod args;
+pub mod child;
 pub mod durable;
 pub mod memory;
 pub mod peers;

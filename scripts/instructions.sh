@@ -2,7 +2,7 @@
 # Instructions of one message, counted by callgrind: the same on a busy machine as on a quiet one, but for how threads happen
 # to take turns (a few percent). Two runs, one with twice as many messages; what the second has more is theirs.
 #
-# usage: scripts/instructions.sh [KIND [MESSAGES]]      send, tell (the default), cycle or volatile; 20000
+# usage: scripts/instructions.sh [KIND [MESSAGES]]      send, tell (the default) or cycle; 20000
 #
 # Needs valgrind. `callgrind_annotate target/callgrind/KIND-2.out` then says where they are.
 set -euo pipefail

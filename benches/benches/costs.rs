@@ -39,23 +39,15 @@ async fn tell_ours(counters: &Counters, bytes: usize, time: Duration) -> Slice {
         let own: Vec<_> = actors.iter().skip(index % actors.len()).step_by(SENDERS).cloned().collect();
         async move {
             for actor in own.iter().cycle() {
-                let Some(begun) = pace.next() else { break };
+                let Some(begun) = pace.begin() else { break };
                 assert!(actor.tell(Add::of(bytes)).await.is_ok(), "the message is taken");
                 pace.done(begun);
             }
             pace
         }
     };
-    slice::run(SENDERS, time, 1, sender, all_handled(counters)).await
-}
-
-/// Waits until nothing waits for the actors any more.
-async fn all_handled(counters: &Counters) {
-    for actor in &counters.actors {
-        while actor.waiting() > 0 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    }
+    let last = async { counters.all_handled().await.expect("all is handled") };
+    slice::run(SENDERS, time, 1, sender, last).await
 }
 
 /// A record for each message and one for its ack, as in the cycle of the durable bench.
@@ -64,7 +56,7 @@ async fn cycle_log(log: &Arc<RawLog>, bytes: usize, time: Duration) -> Slice {
     let sender = |_: usize, mut pace: Pace| {
         let (log, body) = (log.clone(), body.clone());
         async move {
-            while let Some(begun) = pace.next() {
+            while let Some(begun) = pace.begin() {
                 assert!(log.append(|out| out.extend_from_slice(&body)).await, "the log is written");
                 pace.done(begun);
                 assert!(log.append(|out| out.extend_from_slice(&[7; 16])).await, "the log is written");

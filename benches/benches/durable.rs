@@ -87,7 +87,7 @@ impl Sides {
         let sender = |_, mut pace: Pace| {
             let (log, body) = (self.log.clone(), self.body.clone());
             async move {
-                while let Some(begun) = pace.next() {
+                while let Some(begun) = pace.begin() {
                     assert!(log.append(|out| out.extend_from_slice(&body)).await, "the log is written");
                     pace.done(begun);
                 }
@@ -101,7 +101,7 @@ impl Sides {
         let sender = |index: usize, mut pace: Pace| {
             let (log, body, counts) = (self.log.clone(), self.body.clone(), self.counts.clone());
             async move {
-                while let Some(begun) = pace.next() {
+                while let Some(begun) = pace.begin() {
                     assert!(log.append(|out| out.extend_from_slice(&body)).await, "the log is written");
                     let count = counts[index % ACTORS].fetch_add(1, Ordering::Relaxed);
                     assert!(log.append(|out| ack(out, index, count)).await, "the log is written");
@@ -139,7 +139,7 @@ impl Sides {
             let (log, body) = (self.log.clone(), self.body.clone());
             let actor = inlets[index % ACTORS].clone();
             async move {
-                while let Some(begun) = pace.next() {
+                while let Some(begun) = pace.begin() {
                     assert!(log.append(|out| out.extend_from_slice(&body)).await, "the log is written");
                     assert!(actor.send(body.clone()).is_ok(), "the actor's task runs");
                     pace.done(begun);
@@ -159,7 +159,7 @@ impl Sides {
         let sender = |index: usize, mut pace: Pace| {
             let actor = self.ours.actors[index % ACTORS].clone();
             async move {
-                while let Some(begun) = pace.next() {
+                while let Some(begun) = pace.begin() {
                     assert!(actor.tell(Add::of(PAYLOAD)).await.is_ok(), "the message is taken");
                     pace.done(begun);
                 }
@@ -173,7 +173,7 @@ impl Sides {
         let sender = |index: usize, mut pace: Pace| {
             let actor = self.ours.actors[index % ACTORS].clone();
             async move {
-                while let Some(begun) = pace.next() {
+                while let Some(begun) = pace.begin() {
                     assert!(actor.ask(Add::of(PAYLOAD)).await.is_ok(), "the message is handled");
                     pace.done(begun);
                 }
@@ -187,7 +187,7 @@ impl Sides {
         let sender = |index: usize, mut pace: Pace| {
             let actor = self.ours.actors[index % ACTORS].clone();
             async move {
-                while let Some(begun) = pace.next() {
+                while let Some(begun) = pace.begin() {
                     let Ok(receipt) = actor.tell(Add::of(PAYLOAD)).submit() else {
                         panic!("the message is taken");
                     };
@@ -204,19 +204,14 @@ impl Sides {
         let sender = |index: usize, mut pace: Pace| {
             let actor = self.ours.actors[index % ACTORS].clone();
             async move {
-                while let Some(begun) = pace.next() {
+                while let Some(begun) = pace.begin() {
                     assert!(actor.tell(Add::of(PAYLOAD)).await.is_ok(), "the message is taken");
                     pace.done(begun);
                 }
                 pace
             }
         };
-        // an ask comes after all that was told before, and is answered when that is durable
-        let last = async {
-            for actor in &self.ours.actors {
-                assert!(actor.ask(Add::of(PAYLOAD)).await.is_ok(), "the message is handled");
-            }
-        };
+        let last = async { self.ours.all_handled().await.expect("all is handled") };
         slice::run(self.senders, time, 1, sender, last).await
     }
 
@@ -224,7 +219,7 @@ impl Sides {
         let sender = |index: usize, mut pace: Pace| {
             let (queue, body, next) = (queue.clone(), self.body.clone(), self.next.clone());
             async move {
-                while let Some(begun) = pace.next() {
+                while let Some(begun) = pace.begin() {
                     let number = next.fetch_add(1, Ordering::Relaxed);
                     let put = Op::Put { actor: (index % ACTORS) as u64, number, body: (*body).into() };
                     assert!(queue.add(put).await, "the queue is written");
@@ -241,7 +236,7 @@ impl Sides {
             let (queue, body, next) = (queue.clone(), self.body.clone(), self.next.clone());
             let (counts, actor) = (self.counts.clone(), (index % ACTORS) as u64);
             async move {
-                while let Some(begun) = pace.next() {
+                while let Some(begun) = pace.begin() {
                     let number = next.fetch_add(1, Ordering::Relaxed);
                     let put = Op::Put { actor, number, body: (*body).into() };
                     assert!(queue.add(put).await, "the queue is written");
@@ -259,7 +254,7 @@ impl Sides {
         let sender = |index: usize, mut pace: Pace| {
             let (outbox, body) = (self.outbox.clone(), self.body.clone());
             async move {
-                while let Some(begun) = pace.next() {
+                while let Some(begun) = pace.begin() {
                     assert!(outbox.cycle(index % ACTORS, &body).await, "the outbox is written");
                     pace.done(begun);
                 }
@@ -403,7 +398,7 @@ fn main() -> Outcome<()> {
     let plan = if args.quick {
         Plan { rounds: 5, slice: Duration::from_millis(120) }
     } else {
-        Plan { rounds: 5, slice: Duration::from_millis(900) }
+        Plan { rounds: 5, slice: Duration::from_millis(700) }
     };
     let mut report = Report::new("durable", &args)?;
     let rows = [Kind::Send, Kind::Cycle].into_iter().flat_map(|kind| SENDERS.map(|senders| (kind, senders)));

@@ -158,7 +158,7 @@ async fn publish(subscribers: u64, time: Duration, report: &mut Report) -> Outco
         let topic = topic.clone();
         async move {
             // the number says nothing of the order here
-            while let Some(begun) = pace.next() {
+            while let Some(begun) = pace.begin() {
                 assert!(topic.publish(tick(1 << 20)).await.is_ok(), "the event is published");
                 pace.done(begun);
             }

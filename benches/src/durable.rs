@@ -73,6 +73,28 @@ pub const USUAL_SEGMENT: u64 = 16 << 20;
 /// See [`USUAL_SEGMENT`].
 pub const SMALL_SEGMENT: u64 = 1 << 20;
 
+/// A spawn waits for its commit, so many are made at once.
+const LANES: usize = 64;
+
+type Numbered = (usize, ActorRef<Counter>);
+
+async fn some(
+    system: System,
+    indices: impl Iterator<Item = usize>,
+    handled: Handled,
+) -> Outcome<Vec<Numbered>> {
+    let mut some = Vec::new();
+    for index in indices {
+        let name = format!("counter-{index}");
+        let actor = match handled {
+            Handled::Yes => system.spawn(name, || Counter).await?,
+            Handled::No => system.bind(&Address::<Counter>::new(name)?).await?,
+        };
+        some.push((index, actor));
+    }
+    Ok(some)
+}
+
 impl Counters {
     /// Opens a store with so many actors.
     ///
@@ -83,15 +105,16 @@ impl Counters {
         let builder = System::builder().observer(watch.clone()).journal_segment(segment);
         let builder = builder.max_message((segment / 4).min(1 << 20)).mailbox_capacity(u64::MAX >> 1);
         let system = builder.open(directory).await?;
+        let lanes: Vec<_> = (0..LANES.min(actors))
+            .map(|lane| tokio::spawn(some(system.clone(), (lane..actors).step_by(LANES), handled)))
+            .collect();
         let mut all = Vec::with_capacity(actors);
-        for index in 0..actors {
-            let name = format!("counter-{index}");
-            all.push(match handled {
-                Handled::Yes => system.spawn(name, || Counter).await?,
-                Handled::No => system.bind(&Address::<Counter>::new(name)?).await?,
-            });
+        for lane in lanes {
+            all.extend(lane.await??);
         }
-        Ok(Counters { system, actors: all, watch })
+        all.sort_unstable_by_key(|(index, _)| *index);
+        let actors = all.into_iter().map(|(_, actor)| actor).collect();
+        Ok(Counters { system, actors, watch })
     }
 
     /// How many messages have been handled, as it is stored.
@@ -104,6 +127,19 @@ impl Counters {
             handled += actor.cell(&COUNT).await?.unwrap_or(0);
         }
         Ok(handled)
+    }
+
+    /// Waits until all that was told before is handled, and its acks are durable: an ask comes behind it.
+    ///
+    /// # Errors
+    /// One was not answered.
+    pub async fn all_handled(&self) -> Outcome<()> {
+        let ask = |actor: ActorRef<Counter>| async move { actor.ask(Add::of(crate::PAYLOAD)).await };
+        let asks: Vec<_> = self.actors.iter().map(|actor| tokio::spawn(ask(actor.clone()))).collect();
+        for asked in asks {
+            asked.await?.map_err(|why| why.to_string())?;
+        }
+        Ok(())
     }
 
     /// Closes the store.

@@ -60,7 +60,7 @@ pub async fn tell<P: Peer>(peer: &P, senders: usize, time: Duration) -> Slice {
     let sender = |_, mut pace: Pace| {
         let actor = actor.clone();
         async move {
-            while let Some(begun) = pace.next() {
+            while let Some(begun) = pace.begin() {
                 P::tell(&actor, Note::of(1)).await;
                 pace.done(begun);
             }
@@ -80,7 +80,7 @@ pub async fn ask<P: Peer>(peer: &P, time: Duration) -> Slice {
     let sender = |_, mut pace: Pace| {
         let actor = actor.clone();
         async move {
-            while let Some(begun) = pace.next() {
+            while let Some(begun) = pace.begin() {
                 P::ask(&actor, Note::of(1)).await;
                 pace.done(begun);
             }
@@ -97,7 +97,7 @@ pub async fn spawn<P: Peer>(peer: &Arc<P>, time: Duration) -> Slice {
     let sender = |_, mut pace: Pace| {
         let peer = peer.clone();
         async move {
-            while let Some(begun) = pace.next() {
+            while let Some(begun) = pace.begin() {
                 let actor = peer.spawn().await;
                 P::ask(&actor, Note::of(1)).await;
                 pace.done(begun);
@@ -118,7 +118,7 @@ pub async fn fan_out<P: Peer>(peer: &P, targets: usize, time: Duration) -> Slice
     let sender = |_, mut pace: Pace| {
         let actors = actors.clone();
         async move {
-            while let Some(begun) = pace.next() {
+            while let Some(begun) = pace.begin() {
                 for actor in &actors {
                     P::tell(actor, Note::of(1)).await;
                 }

@@ -132,10 +132,7 @@ impl Report {
     /// The file cannot be made.
     pub fn new(bench: &'static str, args: &Args) -> Outcome<Self> {
         let json = args.json.as_ref().map(File::create).transpose()?.map(BufWriter::new);
-        println!(
-            "{:<44} {:>11} {:>10} {:>10} {:>8}  {}",
-            bench, "msgs/s", "p50 us", "p99 us", "cpu us", "more"
-        );
+        println!("{bench:<44} {:>11} {:>10} {:>10} {:>8}  more", "msgs/s", "p50 us", "p99 us", "cpu us");
         Ok(Report { bench, json, met: 0, short: Vec::new(), last_means: String::new() })
     }
 

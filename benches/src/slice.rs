@@ -83,7 +83,7 @@ impl Pace {
     }
 
     /// The next message begins, unless it is time to end.
-    pub fn next(&mut self) -> Option<Begun> {
+    pub fn begin(&mut self) -> Option<Begun> {
         if self.ends.load(Ordering::Relaxed) {
             return None;
         }
@@ -166,7 +166,7 @@ mod tests {
     #[tokio::test]
     async fn every_message_is_counted_and_some_are_timed() {
         let sender = |_, mut pace: Pace| async move {
-            while let Some(begun) = pace.next() {
+            while let Some(begun) = pace.begin() {
                 tokio::task::yield_now().await;
                 pace.done(begun);
                 if pace.count == 40 {

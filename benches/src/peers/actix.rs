@@ -121,7 +121,7 @@ pub async fn tell_on_one_thread(time: Duration) -> crate::Outcome<Slice> {
             let to = &actor;
             slice::run_here(time, 64, |mut pace| async move {
                 let mut told = 0;
-                while let Some(begun) = pace.next() {
+                while let Some(begun) = pace.begin() {
                     to.do_send(Tell(Note::of(1)));
                     pace.done(begun);
                     told += 1;

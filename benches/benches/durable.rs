@@ -14,7 +14,8 @@
 //! - **ask**: one asks and waits for the reply, which comes when what its handler stored is on disk, against one record on the log.
 //!
 //! Each side stays open for all rounds, so its checkpoints are in its figures; how many steadfast completed after warming up is in
-//! the row, and how many syncs and bytes a message took.
+//! the row, and how many messages a sync carried. There are at least five rounds, and more, up to three times as many, until three
+//! checkpoints were completed; with one sender, and in the short form, segments are small, so that there are any.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -28,11 +29,13 @@ use steadfast_benches::peers::raw_log::RawLog;
 use steadfast_benches::peers::sled::{Op, SledQueue};
 use steadfast_benches::peers::sqlite::SqliteQueue;
 use steadfast_benches::report::{Comparison, Report, Row, Target};
-use steadfast_benches::rounds::{Measured, Of, Plan, Side, interleave};
+use steadfast_benches::rounds::{Measured, Of, Plan, Side, interleave_until};
 use steadfast_benches::slice::{self, Pace, Slice};
 use steadfast_benches::{ACTORS, Outcome, PAYLOAD};
 use tokio::sync::mpsc;
 
+/// How many of these a row has at least, if the time allows.
+const CHECKPOINTS: u64 = 3;
 const SENDERS: [usize; 4] = [1, 16, 256, 4096];
 
 /// What is asked of a ratio of ours: (row, against whom, of what, how much).
@@ -61,14 +64,12 @@ struct Sides {
 }
 
 impl Sides {
-    async fn open(directory: &Path, senders: usize, handled: Handled) -> Outcome<Self> {
+    async fn open(directory: &Path, senders: usize, handled: Handled, segment: u64) -> Outcome<Self> {
         let at = |name: &str| -> Outcome<std::path::PathBuf> {
             let path = directory.join(name);
             std::fs::create_dir(&path)?;
             Ok(path)
         };
-        // one sender writes too little for three checkpoints of the usual size
-        let segment = if senders == 1 { SMALL_SEGMENT } else { USUAL_SEGMENT };
         Ok(Sides {
             senders,
             log: Arc::new(RawLog::start(&at("log")?)?),
@@ -354,15 +355,21 @@ impl Kind {
     }
 }
 
-async fn measure(kind: Kind, senders: usize, plan: Plan, report: &mut Report) -> Outcome<()> {
+async fn measure(kind: Kind, senders: usize, quick: bool, report: &mut Report) -> Outcome<()> {
     let directory = tempfile::tempdir()?;
     let handled = if kind == Kind::Send { Handled::No } else { Handled::Yes };
-    let sides = Sides::open(directory.path(), senders, handled).await?;
+    let segment = if senders == 1 || quick { SMALL_SEGMENT } else { USUAL_SEGMENT };
+    let sides = Sides::open(directory.path(), senders, handled, segment).await?;
     let watch = sides.ours.watch.clone();
-    let all = kind.sides(&sides);
-    let (before, syncs) = (watch.checkpoints(), watch.syncs());
-    let measured = interleave(plan, all).await;
-    let (checkpoints, syncs) = (watch.checkpoints() - before, watch.syncs() - syncs);
+    // asked first when all have warmed up
+    let mut before = None;
+    let enough = || {
+        let now = (watch.checkpoints(), watch.syncs());
+        now.0 - before.get_or_insert(now).0 >= CHECKPOINTS
+    };
+    let measured = interleave_until(plan(quick), kind.sides(&sides), enough).await;
+    let before = before.unwrap_or_default();
+    let (checkpoints, syncs) = (watch.checkpoints() - before.0, watch.syncs() - before.1);
     let row = kind.row(senders);
     let ours = |side: &Measured| side.name.starts_with("steadfast");
     for side in &measured {
@@ -393,20 +400,19 @@ fn target(row: &str, side: &Measured, other: &Measured, of: Of) -> Target {
     asked.map_or(Target::None, |(.., target)| *target)
 }
 
+fn plan(quick: bool) -> Plan {
+    Plan { rounds: 5, slice: Duration::from_millis(if quick { 120 } else { 700 }) }
+}
+
 fn main() -> Outcome<()> {
     let args = Args::of_process()?;
-    let plan = if args.quick {
-        Plan { rounds: 5, slice: Duration::from_millis(120) }
-    } else {
-        Plan { rounds: 5, slice: Duration::from_millis(700) }
-    };
     let mut report = Report::new("durable", &args)?;
     let rows = [Kind::Send, Kind::Cycle].into_iter().flat_map(|kind| SENDERS.map(|senders| (kind, senders)));
     let rows = rows.chain([(Kind::Tell, 256), (Kind::Tell, 4096), (Kind::Ask, 1)]);
     for (kind, senders) in rows {
         if args.wants(&format!("{}, steadfast", kind.row(senders))) {
             // a runtime of its own: what one row left in its queues is not the next one's
-            args.runtime()?.block_on(measure(kind, senders, plan, &mut report))?;
+            args.runtime()?.block_on(measure(kind, senders, args.quick, &mut report))?;
         }
     }
     report.end();

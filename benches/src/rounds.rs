@@ -53,6 +53,9 @@ pub struct Plan {
     pub slice: Duration,
 }
 
+/// See [`interleave_until`].
+pub const MOST_ROUNDS: usize = 3;
+
 /// What came of a side, over all rounds.
 #[derive(Debug, Clone)]
 pub struct Measured {
@@ -63,20 +66,35 @@ pub struct Measured {
 }
 
 /// Runs all sides once for a third of the time, which does not count, and then in turn.
-pub async fn interleave(plan: Plan, mut sides: Vec<Side<'_>>) -> Vec<Measured> {
+pub async fn interleave(plan: Plan, sides: Vec<Side<'_>>) -> Vec<Measured> {
+    interleave_until(plan, sides, || true).await
+}
+
+/// As [`interleave`], with more rounds than planned, up to [`MOST_ROUNDS`] times as many, until it is enough. That is asked after
+/// warming up too, for those who count from there.
+pub async fn interleave_until(
+    plan: Plan,
+    mut sides: Vec<Side<'_>>,
+    mut enough: impl FnMut() -> bool,
+) -> Vec<Measured> {
     let mut measured: Vec<_> =
         sides.iter().map(|side| Measured { name: side.name, slices: Vec::new() }).collect();
     for side in &mut sides {
         settle().await;
         (side.run)(plan.slice / 3).await;
     }
-    for round in 0..plan.rounds {
+    let mut ended = enough();
+    for round in 0..plan.rounds * MOST_ROUNDS {
+        if round >= plan.rounds && ended {
+            break;
+        }
         for turn in 0..sides.len() {
             let at = (round + turn) % sides.len();
             settle().await;
             let slice = (sides[at].run)(plan.slice).await;
             measured[at].slices.push(slice);
         }
+        ended = enough();
     }
     measured
 }
@@ -220,5 +238,22 @@ mod tests {
         let measured = interleave(plan, vec![side("a"), side("b"), side("c")]).await;
         assert_eq!(*order.borrow(), "abc abc bca".replace(' ', ""));
         assert!(measured.iter().all(|side| side.slices.len() == 2));
+    }
+
+    #[tokio::test]
+    async fn there_are_more_rounds_until_it_is_enough_and_not_for_ever() {
+        let plan = Plan { rounds: 2, slice: Duration::ZERO };
+        let rounds_when = async |enough: &mut dyn FnMut() -> bool| {
+            let side = Side::new("a", |_: Duration| async { slice(1, 1) });
+            interleave_until(plan, vec![side], enough).await[0].slices.len()
+        };
+        let mut asked = 0;
+        let mut at_fifth = || {
+            asked += 1;
+            asked > 4
+        };
+        assert_eq!(rounds_when(&mut at_fifth).await, 4);
+        assert_eq!(rounds_when(&mut || false).await, 2 * MOST_ROUNDS);
+        assert_eq!(rounds_when(&mut || true).await, 2);
     }
 }

@@ -26,10 +26,11 @@ pub fn forget_peak() -> bool {
     std::fs::write("/proc/self/clear_refs", "5").is_ok()
 }
 
-/// Bytes that this process had the kernel write to disks so far.
+/// Bytes that this process gave the kernel to write so far, also where that goes to no disk. What the kernel says it wrote to disks
+/// (`write_bytes`) counts whole folios: of a file that was written at once they have 2 MiB, however little of one is changed.
 pub fn written_bytes() -> u64 {
     let io = std::fs::read_to_string("/proc/self/io").unwrap_or_default();
-    field(&io, "write_bytes:").unwrap_or(0)
+    field(&io, "wchar:").unwrap_or(0)
 }
 
 /// The length of all files in a directory.
@@ -73,6 +74,16 @@ mod tests {
             sum = std::hint::black_box(sum + 1);
         }
         assert!(sum > 0);
+    }
+
+    #[test]
+    fn what_is_written_is_counted() -> std::io::Result<()> {
+        let directory = tempfile::tempdir()?;
+        let before = written_bytes();
+        std::fs::write(directory.path().join("file"), [7; 100_000])?;
+        // other tests of this process may write meanwhile
+        assert!(!Path::new("/proc/self/io").exists() || written_bytes() >= before + 100_000);
+        Ok(())
     }
 
     #[test]

@@ -364,16 +364,20 @@ async fn measure(kind: Kind, senders: usize, quick: bool, report: &mut Report) -
     // asked first when all have warmed up
     let mut before = None;
     let enough = || {
-        let now = (watch.checkpoints(), watch.syncs());
+        let now = (watch.checkpoints(), watch.syncs(), sides.log.syncs());
         now.0 - before.get_or_insert(now).0 >= CHECKPOINTS
     };
     let measured = interleave_until(plan(quick), kind.sides(&sides), enough).await;
     let before = before.unwrap_or_default();
     let (checkpoints, syncs) = (watch.checkpoints() - before.0, watch.syncs() - before.1);
+    let log_syncs = sides.log.syncs() - before.2;
     let row = kind.row(senders);
     let ours = |side: &Measured| side.name.starts_with("steadfast");
     for side in &measured {
         let mut shown = Row::of(&row, side, kind.means()).with("written_bytes_per_msg", side.written_each());
+        if side.name == "raw log" {
+            shown = shown.with("msgs_per_sync", side.count() as f64 / log_syncs.max(1) as f64);
+        }
         if ours(side) {
             let messages: u64 = measured.iter().filter(|side| ours(side)).map(Measured::count).sum();
             shown = shown

@@ -8,6 +8,7 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::thread::{self, JoinHandle};
@@ -33,6 +34,7 @@ pub struct Group<L: Log> {
 struct Shared<B> {
     filling: Mutex<Filling<B>>,
     work: Condvar,
+    commits: AtomicU64,
 }
 
 struct Filling<B> {
@@ -64,10 +66,19 @@ impl<L: Log> Group<L> {
             sleeps: false,
             state: State::Open,
         };
-        let shared = Arc::new(Shared { filling: Mutex::new(filling), work: Condvar::new() });
+        let shared = Arc::new(Shared {
+            filling: Mutex::new(filling),
+            work: Condvar::new(),
+            commits: AtomicU64::new(0),
+        });
         let of_thread = shared.clone();
         let thread = thread::Builder::new().name("peer-commit".into()).spawn(move || of_thread.run(log))?;
         Ok(Group { shared, thread: Some(thread) })
+    }
+
+    /// How many groups were committed.
+    pub fn commits(&self) -> u64 {
+        self.shared.commits.load(Ordering::Relaxed)
     }
 
     /// Adds to the group that fills; the ticket is ready once that is durable.
@@ -119,6 +130,7 @@ impl<B: Default> Shared<B> {
                 eprintln!("a group was not committed: {error}");
                 self.lock().state = State::Failed;
             }
+            self.commits.fetch_add(1, Ordering::Relaxed);
             ticket.complete(committed.is_ok());
         }
     }

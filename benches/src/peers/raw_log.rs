@@ -34,6 +34,11 @@ impl RawLog {
         Ok(RawLog(Group::start(Segments::make(directory)?)?))
     }
 
+    /// How often it was synced.
+    pub fn syncs(&self) -> u64 {
+        self.0.commits()
+    }
+
     /// Appends a record, written by `fill` into the group in place. The ticket is ready once it is durable.
     pub fn append(&self, fill: impl FnOnce(&mut Vec<u8>)) -> Ticket {
         self.0.add(|records| records.push(fill))

@@ -1,7 +1,7 @@
 //! Many entities, few of them loaded: each is sent one message from several tasks and changes its state. Prints how fast, how
 //! much memory the process took at its peak, and how much disk; checks only that every message was handled.
 //!
-//! `cargo bench --bench entities`, with `-- 100000` for another number of entities than 1 000 000, and `-- 100000 again` for a
+//! `cargo bench -p steadfast-benches --bench entities`, with `-- 100000` for another number of entities than 1 000 000, and `-- 100000 again` for a
 //! second round after a restart, in which every entity is read from the disk.
 //!
 //! The measured process runs with `MALLOC_ARENA_MAX=2` unless the variable is set: glibc's heaps, one for each thread, keep what
@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use steadfast::{Actor, Cell, Context, Entities, Failure, Handler, Message, State, System};
+use steadfast_benches::args::Args;
+use steadfast_benches::usage;
 
 const SENDERS: u64 = 64;
 const LOADED: usize = 1_000;
@@ -56,8 +58,8 @@ impl Handler<Deposit> for Account {
 struct Round {
     sent: Duration,
     handled: Duration,
-    rss_before_mib: u64,
-    rss_peak_mib: u64,
+    rss_before_mib: f64,
+    rss_peak_mib: f64,
     disk_mib: u64,
 }
 
@@ -68,7 +70,7 @@ async fn round(store: &Path, count: u64, expected: u64) -> Result<Round, Box<dyn
     let shared = handled.clone();
     let make = move |_: &u64| Account { handled: shared.clone() };
     let accounts = system.entities("accounts", make).max_loaded(LOADED).await?;
-    let rss_before_mib = memory_mib("VmRSS:");
+    let rss_before_mib = usage::rss_mib();
     let began = Instant::now();
     let senders: Vec<_> =
         (0..SENDERS).map(|sender| tokio::spawn(send(accounts.clone(), sender, count))).collect();
@@ -81,9 +83,9 @@ async fn round(store: &Path, count: u64, expected: u64) -> Result<Round, Box<dyn
     }
     let took = began.elapsed();
     check(&accounts, count, expected).await?;
-    let rss_peak_mib = memory_mib("VmHWM:");
+    let rss_peak_mib = usage::peak_mib();
     system.shutdown(Duration::from_secs(60)).await?;
-    Ok(Round { sent, handled: took, rss_before_mib, rss_peak_mib, disk_mib: size(store) >> 20 })
+    Ok(Round { sent, handled: took, rss_before_mib, rss_peak_mib, disk_mib: usage::disk_bytes(store) >> 20 })
 }
 
 async fn send(accounts: Entities<u64, Account>, sender: u64, count: u64) {
@@ -114,24 +116,6 @@ async fn check(
     Ok(())
 }
 
-/// A line of what the kernel says of this process, in MiB; 0 where it does not say.
-fn memory_mib(name: &str) -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with(name));
-    let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
-    kib.unwrap_or(0) / 1024
-}
-
-fn size(directory: &Path) -> u64 {
-    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    let size = |entry: std::fs::DirEntry| match entry.metadata() {
-        Ok(about) if about.is_dir() => size(&entry.path()),
-        Ok(about) => about.len(),
-        Err(_) => 0,
-    };
-    entries.map(size).sum()
-}
-
 /// The variable that says how many heaps glibc uses.
 const ARENAS: &str = "MALLOC_ARENA_MAX";
 
@@ -141,18 +125,18 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let status = measured.args(std::env::args_os().skip(1)).env(ARENAS, "2").status()?;
         return if status.success() { Ok(()) } else { Err(format!("the measured process: {status}").into()) };
     }
-    let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
-    let count = words.iter().find_map(|word| word.parse().ok()).unwrap_or(1_000_000);
-    let rounds = if words.iter().any(|word| word == "again") { 2 } else { 1 };
+    let args = Args::of_process().map_err(|why| why.to_string())?;
+    let count = args.number().unwrap_or(if args.quick { 100_000 } else { 1_000_000 });
+    let rounds = if args.words.iter().any(|word| word == "again") { 2 } else { 1 };
     let directory = tempfile::tempdir()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime = args.runtime()?;
     println!("{count} entities, {LOADED} loaded at most, {SENDERS} senders, {} bytes of state each", 8);
     println!("round |   sent/s | handled/s | seconds | MiB before | MiB peak | MiB on disk");
     for number in 1..=rounds {
         let round = runtime.block_on(round(&directory.path().join("store"), count, number))?;
         let rate = |took: Duration| count as f64 / took.as_secs_f64();
         println!(
-            "{number:>5} | {:>8.0} | {:>9.0} | {:>7.1} | {:>10} | {:>8} | {:>11}",
+            "{number:>5} | {:>8.0} | {:>9.0} | {:>7.1} | {:>10.0} | {:>8.0} | {:>11}",
             rate(round.sent),
             rate(round.handled),
             round.handled.as_secs_f64(),

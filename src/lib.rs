@@ -27,6 +27,10 @@
 // handed to a second reader (a mailbox has one); a default in place of state that cannot be read; a way to commit beside
 // the ledger; an engine's, a format's or an exporter's name above the store.
 
+// the workload of examples/torture names the crate as a user does
+#[cfg(all(test, not(steadfast_loom)))]
+extern crate self as steadfast;
+
 mod actor;
 mod clock;
 mod codec;
@@ -40,6 +44,9 @@ pub mod fuzz;
 mod hostile;
 mod observe;
 mod policy;
+#[cfg(test)]
+#[cfg(not(steadfast_loom))]
+mod simulation;
 mod store;
 pub mod supervisor;
 mod sync;

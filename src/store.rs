@@ -15,6 +15,8 @@ mod accounts;
 mod admission;
 mod backup;
 mod batch;
+#[cfg(all(test, not(steadfast_loom)))]
+mod by_hand;
 mod census;
 mod checkpoint;
 mod committer;
@@ -68,9 +70,13 @@ use tokio::sync::{Notify, watch};
 use self::admission::{Admission, Bounds, MailboxState};
 pub(crate) use self::admission::{Admitted, Limits, Origin, Refusal, Urgency};
 pub(crate) use self::batch::{Batch, Condition, Seen};
+#[cfg(all(test, not(steadfast_loom)))]
+pub(crate) use self::by_hand::ByHand;
 use self::checkpoint::Checkpointer;
 use self::committer::Committer;
-pub(crate) use self::driver::Driven;
+#[cfg(all(test, not(steadfast_loom)))]
+pub(crate) use self::committer::Step;
+pub(crate) use self::driver::{Drive, Driven};
 use self::engine::Engine;
 pub use self::fault::StoreError;
 use self::journal::Segments;
@@ -81,6 +87,8 @@ pub(crate) use self::read::{Letter, Letters, Peek};
 pub(crate) use self::recovery::{Place, Report};
 use self::roll::LifeSigns;
 pub(crate) use self::roll::{LastLife, OnRoll, SignedIn};
+#[cfg(all(test, not(steadfast_loom)))]
+pub(crate) use self::simulated::Operation;
 pub(crate) use self::simulated::SimulatedDisk;
 pub(crate) use self::ticket::Slot;
 use self::ticket::{Completion, Ticket};
@@ -178,6 +186,7 @@ struct Shared {
     /// Notified whenever senders that were told [`Refusal::Busy`] should try again.
     eased: Notify,
     engine: RwLock<Option<Box<dyn Engine>>>,
+    drive: Drive,
     place: Place,
     segments: Arc<Segments>,
     pages: Arc<PageFiles>,
@@ -243,12 +252,25 @@ impl Shared {
         self.work.notify_all();
         self.chores.notify_all();
         self.engine_rests.notify_all();
+        self.drive.ring();
+    }
+
+    /// There is something for the committer.
+    fn wake_committer(&self) {
+        self.work.notify_one();
+        self.drive.ring();
+    }
+
+    /// There may be something for the checkpointer.
+    fn wake_checkpointer(&self) {
+        self.chores.notify_one();
+        self.drive.ring();
     }
 
     /// With the lock: a checkpointer about to sleep has looked before, or hears it.
     fn ask_for_checkpoint(&self, _admission: &MutexGuard<'_, Admission>) {
         self.checkpoint_asked.store(true, Ordering::Release);
-        self.chores.notify_one();
+        self.wake_checkpointer();
     }
 
     fn with_engine<T>(
@@ -328,11 +350,12 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// Opens or makes the store at `place`, with nobody to drive it.
+    /// Opens or makes the store at `place`; the caller sees to it that it is driven as `drive` says.
     fn open_undriven(
         place: Place,
         config: &StoreConfig,
         observer: Arc<dyn Observer>,
+        drive: Drive,
     ) -> Result<(Self, Committer, Checkpointer, Report), StoreError> {
         let recovered = recovery::open(&place, config)?;
         let recovery::Recovered {
@@ -357,6 +380,7 @@ impl Store {
             engine_rests: Condvar::new(),
             eased: Notify::new(),
             engine: RwLock::new(Some(engine)),
+            drive,
             place,
             segments,
             pages,
@@ -378,6 +402,11 @@ impl Store {
         Ok((Store { shared }, committer, checkpointer, report))
     }
 
+    /// Who takes the steps, and where what may block runs.
+    pub(crate) fn drive(&self) -> &Drive {
+        &self.shared.drive
+    }
+
     /// Takes a batch, or says why not. `Ok` means that only a failure of the store can undo it; it is durable once
     /// [`Store::durable`] says so.
     pub(crate) fn admit(&self, batch: &Batch, origin: Origin, urgency: Urgency) -> Result<Admitted, Refusal> {
@@ -388,7 +417,7 @@ impl Store {
             (admitted, urgency == Urgency::Now || admission.filling.commits == 1)
         };
         if wake {
-            self.shared.work.notify_one();
+            self.shared.wake_committer();
         }
         Ok(admitted)
     }
@@ -398,7 +427,7 @@ impl Store {
         let mut admission = self.shared.admission();
         if admission.filling.commits > 0 {
             admission.urgent = true;
-            self.shared.work.notify_one();
+            self.shared.wake_committer();
         }
     }
 
@@ -419,7 +448,7 @@ impl Store {
             };
             (admission.last, ticket)
         };
-        self.shared.work.notify_one();
+        self.shared.wake_committer();
         match ticket {
             Some(ticket) => self.wait_durable(number, &ticket).await,
             None => self.wait_written(number).await,

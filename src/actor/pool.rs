@@ -257,6 +257,7 @@ impl<A: Actor> Seat<A> {
         match &self.look {
             None => self.pool.look.notified().await,
             Some(mine) => tokio::select! {
+                biased;
                 () = self.pool.look.notified() => {}
                 () = mine.notified() => {}
             },

@@ -56,7 +56,7 @@ const CRASHES: u64 = 2;
 /// Writes of a run of which a part and not all was there after a power cut, at least.
 const TORN: u64 = 1;
 /// Seeds of the short form: a second of unoptimised code each, so fewer of those.
-const FEW: u64 = if cfg!(debug_assertions) { 20 } else { 150 };
+const FEW: u64 = if cfg!(debug_assertions) { 16 } else { 150 };
 /// In the long form every counter must have moved.
 const MANY: u64 = 2_000;
 /// A seed that takes so long, of real time, does not end.
@@ -80,7 +80,7 @@ fn every_seed_keeps_every_promise() {
 
 #[test]
 fn a_seed_is_the_same_run_every_time() {
-    const SEEDS: [u64; 4] = [3, 1, 0, 2];
+    const SEEDS: [u64; 3] = [3, 1, 0];
     quiet_about_stumbles();
     let trace = |seed: &u64| Run::new(*seed, None).go().trace;
     let forth: Vec<u64> = SEEDS.iter().map(trace).collect();

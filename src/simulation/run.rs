@@ -139,7 +139,7 @@ impl Run {
     /// The first life always has its cut in a write, for one must be torn.
     fn choose_harm(&self) -> Harm {
         let kill = self.dice.one_in(3);
-        let within = self.dice.pick(&[12, 40, 200, 600, 1500]);
+        let within = self.dice.pick(&[12, 40, 120, 300, 600]);
         let operation = self.disk.operations() + 1 + self.dice.below(within);
         match self.dice.below(12) {
             _ if self.life == 1 => Harm::InWrite { kill: false, operation: operation + 40 },
@@ -276,7 +276,7 @@ impl Run {
             settled: 0,
             seed: self.seed,
             broken: self.broken,
-            amount: Some(3 + self.dice.below(20)),
+            amount: Some(3 + self.dice.below(12)),
             say: Arc::new(move |line| notes.say(line)),
             stop: Arc::new(AtomicBool::new(false)),
         }

@@ -68,9 +68,11 @@ impl Contents {
         self.pending.push(PendingWrite { number: self.written, offset, bytes, is_part: false });
     }
 
-    /// The last so many writes are what was written of one that was cut short.
-    pub(super) fn is_torn(&mut self, parts: usize) {
-        self.pending.iter_mut().rev().take(parts).for_each(|write| write.is_part = true);
+    /// The last write is a piece of one that was cut short.
+    pub(super) fn last_is_part(&mut self) {
+        if let Some(last) = self.pending.last_mut() {
+            last.is_part = true;
+        }
     }
 
     /// Makes the writes up to number `covered` durable. Later ones are not: they came while the sync ran.

@@ -444,8 +444,6 @@ pub(crate) struct Lives {
     pub(crate) life: u64,
     pub(crate) settled: u64,
     pub(crate) ballast: u64,
-    /// None: the engine the store has.
-    pub(crate) engine: Option<EngineChoice>,
 }
 
 /// This program again, as another part.
@@ -454,15 +452,12 @@ pub(crate) fn start(
     store: &Path,
     seed: u64,
     broken: Option<Broken>,
-    Lives { life, settled, ballast, engine }: Lives,
+    Lives { life, settled, ballast }: Lives,
 ) -> Result<Running, Box<dyn Error>> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["--child", task.name()]).arg("--store").arg(store).stdin(Stdio::null());
     command.args(["--seed", &seed.to_string(), "--life", &life.to_string()]);
     command.args(["--settled", &settled.to_string(), "--ballast", &ballast.to_string()]);
-    if let Some(engine) = engine {
-        command.args(["--engine", engine.name()]);
-    }
     if let Some(broken) = broken.filter(|broken| *broken != Broken::Wipe) {
         command.args(["--break", broken.name()]);
     }

@@ -31,6 +31,10 @@
 // used by nobody
 #![cfg_attr(steadfast_loom, allow(dead_code, unused_imports))]
 
+// the workload of examples/torture names the crate as a user does
+#[cfg(all(test, not(steadfast_loom)))]
+extern crate self as steadfast;
+
 #[cfg(not(steadfast_loom))]
 mod actor;
 mod clock;
@@ -48,6 +52,9 @@ pub mod fuzz;
 mod hostile;
 mod observe;
 mod policy;
+#[cfg(test)]
+#[cfg(not(steadfast_loom))]
+mod simulation;
 mod store;
 #[cfg(not(steadfast_loom))]
 pub mod supervisor;

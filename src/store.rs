@@ -15,6 +15,8 @@ mod accounts;
 mod admission;
 mod backup;
 mod batch;
+#[cfg(all(test, not(steadfast_loom)))]
+mod by_hand;
 mod census;
 mod checkpoint;
 mod committer;
@@ -72,10 +74,14 @@ use tokio::sync::watch;
 use self::admission::{Admission, Bounds, MailboxState};
 pub(crate) use self::admission::{Admitted, Limits, Origin, Refusal, Urgency};
 pub(crate) use self::batch::{Batch, Condition, Seen};
+#[cfg(all(test, not(steadfast_loom)))]
+pub(crate) use self::by_hand::ByHand;
 use self::checkpoint::Checkpointer;
 use self::committer::Committer;
+#[cfg(all(test, not(steadfast_loom)))]
+pub(crate) use self::committer::Step;
 use self::downfall::Downfall;
-pub(crate) use self::driver::Driven;
+pub(crate) use self::driver::{Drive, Driven};
 use self::engine::Engine;
 pub use self::fault::StoreError;
 use self::journal::Segments;
@@ -86,6 +92,8 @@ pub(crate) use self::read::{Letter, Letters, Peek};
 pub(crate) use self::recovery::{Place, Report};
 use self::roll::LifeSigns;
 pub(crate) use self::roll::{LastLife, OnRoll, SignedIn};
+#[cfg(all(test, not(steadfast_loom)))]
+pub(crate) use self::simulated::Operation;
 pub(crate) use self::simulated::SimulatedDisk;
 use self::ticket::Completion;
 pub(crate) use self::ticket::Slot;
@@ -185,6 +193,7 @@ struct Shared {
     /// Rung whenever senders that were told [`Refusal::Busy`] should try again.
     eased: Bell,
     engine: RwLock<Option<Box<dyn Engine>>>,
+    drive: Drive,
     place: Place,
     segments: Arc<Segments>,
     pages: Arc<PageFiles>,
@@ -264,12 +273,25 @@ impl Shared {
         self.work.notify_all();
         self.chores.notify_all();
         self.engine_rests.notify_all();
+        self.drive.ring();
+    }
+
+    /// There is something for the committer.
+    fn wake_committer(&self) {
+        self.work.notify_one();
+        self.drive.ring();
+    }
+
+    /// There may be something for the checkpointer.
+    fn wake_checkpointer(&self) {
+        self.chores.notify_one();
+        self.drive.ring();
     }
 
     /// With the lock: a checkpointer about to sleep has looked before, or hears it.
     fn ask_for_checkpoint(&self, _admission: &MutexGuard<'_, Admission>) {
         self.checkpoint_asked.store(true, Ordering::Release);
-        self.chores.notify_one();
+        self.wake_checkpointer();
     }
 
     fn with_engine<T>(
@@ -364,11 +386,12 @@ impl Drop for InLine<'_> {
 }
 
 impl Store {
-    /// Opens or makes the store at `place`, with nobody to drive it.
+    /// Opens or makes the store at `place`; the caller sees to it that it is driven as `drive` says.
     fn open_undriven(
         place: Place,
         config: &StoreConfig,
         observer: Arc<dyn Observer>,
+        drive: Drive,
     ) -> Result<(Self, Committer, Checkpointer, Report), StoreError> {
         let recovered = recovery::open(&place, config)?;
         let recovery::Recovered {
@@ -393,6 +416,7 @@ impl Store {
             engine_rests: Condvar::new(),
             eased: Bell::new(),
             engine: RwLock::new(Some(engine)),
+            drive,
             place,
             segments,
             pages,
@@ -414,6 +438,11 @@ impl Store {
         Ok((Store { shared }, committer, checkpointer, report))
     }
 
+    /// Who takes the steps, and where what may block runs.
+    pub(crate) fn drive(&self) -> &Drive {
+        &self.shared.drive
+    }
+
     /// Takes a batch, or says why not. `Ok` means that only a failure of the store can undo it; it is durable once
     /// [`Store::durable`] says so.
     pub(crate) fn admit(&self, batch: &Batch, origin: Origin, urgency: Urgency) -> Result<Admitted, Refusal> {
@@ -429,7 +458,7 @@ impl Store {
             (admitted, wakes)
         };
         if wake {
-            self.shared.work.notify_one();
+            self.shared.wake_committer();
         }
         Ok(admitted)
     }
@@ -439,7 +468,7 @@ impl Store {
         let mut admission = self.shared.admission();
         if admission.filling.commits > 0 {
             admission.urgent = true;
-            self.shared.work.notify_one();
+            self.shared.wake_committer();
         }
     }
 
@@ -456,7 +485,7 @@ impl Store {
             admission.urgent |= admission.filling.commits > 0;
             admission.last_admitted(Vec::new())
         };
-        self.shared.work.notify_one();
+        self.shared.wake_committer();
         self.durable(&last).await
     }
 

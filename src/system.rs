@@ -297,15 +297,16 @@ impl System {
         }
         self.inner.janitor.abort();
         let driven = lock(&self.inner.driven).take();
-        let closing = tokio::task::spawn_blocking(move || match driven {
+        let close = move || match driven {
             Some(driven) if stuck.is_empty() => driven.close().map_err(ShutdownError::from),
             Some(driven) => {
                 drop(driven);
                 Err(ShutdownError::Stuck { mailboxes: stuck })
             }
             None => Ok(()),
-        });
-        closing.await.unwrap_or(Err(StoreError::Closed.into()))
+        };
+        let drive = self.inner.runtime.ledger.store().drive();
+        drive.blocking(close).await.unwrap_or(Err(StoreError::Closed.into()))
     }
 
     /// Runs until `signal` resolves or the store fails, then shuts down within `deadline`.

@@ -176,7 +176,7 @@ impl Actor for Account {
 impl Handler<Transfer> for Account {
     async fn handle(&mut self, transfer: Transfer, ctx: &mut Context<Self>) -> Result<(), Failure> {
         let Transfer { key, due_ms, body } = transfer;
-        let early = steadfast::Clock::now(&steadfast::SystemClock).as_millis() < due_ms;
+        let early = ctx.now().as_millis() < due_ms;
         if plan::is_doomed(key) {
             let failure = Failure::new("cannot ever be done");
             return Err(if plan::is_hopeless(key) { failure.terminal() } else { failure });

@@ -18,9 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use steadfast::{
-    ActorRef, Clock, Handled, Receipt, Refused, SendError, StoreError, System, SystemClock, Topic,
-};
+use steadfast::{ActorRef, Handled, Receipt, Refused, SendError, StoreError, System, Topic};
 use tokio::task::JoinSet;
 
 use super::bank::{Account, Bank, Habit, Happened, Transfer};
@@ -62,7 +60,8 @@ pub(crate) async fn live(system: &System, life: &Life) -> Result<(), Failed> {
     let senders = [&AWAITED[..], &SUBMITTED, &[TOGETHER, DELAYED, RESENT, EXPIRING], &PUBLISHERS].concat();
     let at_work = Arc::new(AtomicU64::new(senders.len() as u64));
     for sender in senders {
-        let sender = Sender { life: life.clone(), bank: bank.clone(), sender, announced: 0 };
+        let (system, life, bank) = (system.clone(), life.clone(), bank.clone());
+        let sender = Sender { system, life, bank, sender, announced: 0 };
         let at_work = at_work.clone();
         tasks.spawn(async move {
             sender.run().await;
@@ -95,6 +94,7 @@ async fn come_and_go(system: System, bank: Arc<Bank>, life: Life, topic: usize) 
 }
 
 struct Sender {
+    system: System,
     life: Life,
     bank: Arc<Bank>,
     sender: u64,
@@ -266,7 +266,7 @@ impl Sender {
     async fn send_delayed(&self, key: u64) -> Result<(), StoreFailed> {
         let longest = LONGEST_DELAY.as_millis() as u64;
         let delay = Duration::from_millis(plan::chance(30, key, longest));
-        let due = SystemClock.now().after(delay);
+        let due = self.system.now().after(delay);
         let transfer = Transfer { due_ms: due.as_millis(), ..Transfer::new(key) };
         if self.became(self.bank.account(key).tell(transfer).at(due).await).await?.is_some() {
             self.acknowledge(key);

@@ -133,6 +133,7 @@ impl<A: Actor> Worker<A> {
         };
         let mut control = self.control.clone();
         tokio::select! {
+            biased;
             () = self.front.woken(&self.mailbox) => self.front.look_again(),
             () = over => {}
             _ = control.changed() => {}

@@ -123,6 +123,7 @@ impl<A: Actor> Front<A> {
         match self {
             Front::Own(_) => mailbox.bell.rung().await,
             Front::Shared(seat) => tokio::select! {
+                biased;
                 () = mailbox.bell.rung() => {}
                 () = seat.woken() => {}
             },

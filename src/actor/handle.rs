@@ -176,6 +176,7 @@ impl<A: Actor> ActorRef<A> {
         self.mailbox.control.send_modify(|now| *now = control.max(*now));
         // a start takes the request back: by then the actor it was meant for has ended
         tokio::select! {
+            biased;
             _ = life.wait_for(|life| !life.is_running()) => {}
             _ = asked.wait_for(|now| *now < control) => {}
         }

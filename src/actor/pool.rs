@@ -256,6 +256,7 @@ impl<A: Actor> Seat<A> {
         match &self.look {
             None => self.pool.look.rung().await,
             Some(mine) => tokio::select! {
+                biased;
                 () = self.pool.look.rung() => {}
                 () = mine.rung() => {}
             },

@@ -53,6 +53,7 @@ impl Receipt {
     pub async fn handled(mut self) -> Result<Handled, StoreError> {
         let failed = self.runtime.ledger.store().failed();
         let ended = tokio::select! {
+            biased;
             ended = &mut self.ended => ended.map_err(|_| StoreError::Closed)?,
             why = failed => return Err(why),
         };

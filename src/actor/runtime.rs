@@ -139,11 +139,12 @@ impl Runtime {
 
     #[cfg(test)]
     pub(crate) fn for_test() -> Self {
-        use crate::store::{Driven, Place, SimulatedDisk, StoreConfig};
+        use crate::store::{Drive, Driven, Place, SimulatedDisk, StoreConfig};
         let config = StoreConfig { segment: 64 << 10, ballast: 0, ..StoreConfig::default() };
         let observer = Arc::new(crate::observe::Silent);
         let place = Place::simulated(&SimulatedDisk::new(0));
-        let (driven, _) = Driven::open(place, &config, observer.clone(), None).expect("opens");
+        let (driven, _) =
+            Driven::open(place, &config, observer.clone(), None, Drive::Threads).expect("opens");
         let clock = Arc::new(crate::clock::SystemClock);
         let ledger = Ledger::new(driven.store().clone(), clock);
         Runtime::new(ledger, observer, 1 << 20, Stock::default(), Duration::MAX)

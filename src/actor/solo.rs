@@ -10,11 +10,12 @@
 //! - Without suspects a turn costs one look at a number.
 
 use std::collections::{BTreeMap, HashSet};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::mailbox::{Control, Letter, Place};
 use super::message::Actor;
@@ -42,7 +43,9 @@ pub(crate) struct Solo {
     alone: Arc<Semaphore>,
     /// Who does, or did last.
     last: Mutex<Weak<Standing>>,
-    gate: watch::Sender<Gate>,
+    gate: Mutex<Gate>,
+    /// Told of every change of the gate, to whoever waits longest first.
+    moved: Notify,
 }
 
 /// What is known of a suspect in this life.
@@ -71,8 +74,11 @@ struct Gate {
 }
 
 impl Gate {
-    fn is_open(&self) -> bool {
-        self.closed.is_none_or(Deadline::has_passed)
+    /// Lets one more in, or says until when the gate is closed.
+    fn come_in(&mut self) -> Option<Deadline> {
+        let closed = self.closed.filter(|end| !end.has_passed());
+        self.beside += usize::from(closed.is_none());
+        closed
     }
 }
 
@@ -87,7 +93,8 @@ impl Solo {
             to_be_found_in: life.roll.iter().filter(|_| life.aborted).map(|entry| entry.mailbox).collect(),
             alone: Arc::new(Semaphore::new(1)),
             last: Mutex::default(),
-            gate: watch::Sender::default(),
+            gate: Mutex::default(),
+            moved: Notify::new(),
         }
     }
 
@@ -151,21 +158,29 @@ impl Solo {
     }
 
     async fn come_in(&self) {
-        let mut gate = self.gate.subscribe();
         loop {
-            let mut closed = None;
-            self.gate.send_if_modified(|gate| {
-                closed = gate.closed.filter(|end| !end.has_passed());
-                gate.beside += usize::from(closed.is_none());
-                closed.is_none()
-            });
-            let Some(end) = closed else { return };
-            let _ = end.limit(gate.wait_for(Gate::is_open)).await;
+            let mut moved = pin!(self.moved.notified());
+            // before the look: what changes after it is heard
+            moved.as_mut().enable();
+            let Some(end) = lock(&self.gate).come_in() else { return };
+            let _ = end.limit(moved).await;
         }
     }
 
     fn go_out(&self) {
-        self.gate.send_modify(|gate| gate.beside -= 1);
+        lock(&self.gate).beside -= 1;
+        self.moved.notify_waiters();
+    }
+
+    async fn nobody_is_beside(&self) {
+        loop {
+            let mut moved = pin!(self.moved.notified());
+            moved.as_mut().enable();
+            if lock(&self.gate).beside == 0 {
+                return;
+            }
+            moved.await;
+        }
     }
 
     /// Waits until nobody runs alone. Who did for longer than its time, while this waits, does not any more.
@@ -190,16 +205,16 @@ impl Solo {
         if !self.nothing_beside {
             return;
         }
-        self.gate.send_modify(|gate| gate.closed = Some(until));
-        let mut gate = self.gate.subscribe();
-        if until.limit(gate.wait_for(|gate| gate.beside == 0)).await.is_none() {
+        lock(&self.gate).closed = Some(until);
+        if until.limit(self.nobody_is_beside()).await.is_none() {
             tracing::warn!("other turns do not come to an end: a suspect message runs beside them");
         }
     }
 
     fn open(&self) {
         if self.nothing_beside {
-            self.gate.send_modify(|gate| gate.closed = None);
+            lock(&self.gate).closed = None;
+            self.moved.notify_waiters();
         }
     }
 }

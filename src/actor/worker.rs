@@ -751,6 +751,7 @@ impl<A: Actor> Worker<A> {
         let again = self.now().after(Duration::from_secs(1));
         let mut control = self.control.clone();
         tokio::select! {
+            biased;
             () = self.runtime.ledger.clock().sleep_until(again) => Ok(()),
             _ = control.wait_for(|control| *control >= Control::Stop) => Err(Ending::Asked),
         }
@@ -781,6 +782,7 @@ impl<A: Actor> Worker<A> {
             return Err(Ending::Asked);
         }
         tokio::select! {
+            biased;
             () = self.front.woken(&self.mailbox) => self.front.look_again(),
             () = retry => {}
             _ = control.changed() => self.front.look_again(),

@@ -75,8 +75,7 @@ impl Ledger {
             let _until_done = reader;
             read(&store)
         };
-        // the pool is gone only while the runtime ends
-        tokio::task::spawn_blocking(read).await.unwrap_or(Err(StoreError::Closed))
+        self.store.drive().blocking(read).await.unwrap_or(Err(StoreError::Closed))
     }
 
     pub(crate) async fn get(&self, key: Vec<u8>) -> Result<Option<Arc<[u8]>>, StoreError> {

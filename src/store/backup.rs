@@ -104,7 +104,7 @@ impl Shared {
 impl Drop for Rest<'_> {
     fn drop(&mut self) {
         self.shared.admission().engine.holds -= 1;
-        self.shared.chores.notify_one();
+        self.shared.wake_checkpointer();
         self.shared.engine_rests.notify_all();
     }
 }

@@ -81,6 +81,25 @@ impl Checkpointer {
         matches!(self.stage, Stage::Writing(_))
     }
 
+    /// Has a checkpoint begin although nothing asks for one yet.
+    #[cfg(all(test, not(steadfast_loom)))]
+    pub(super) fn ask(&self) {
+        self.shared.ask_for_checkpoint(&self.shared.admission());
+    }
+
+    /// What the next step is about.
+    #[cfg(all(test, not(steadfast_loom)))]
+    pub(super) fn is_about(&self) -> &'static str {
+        match self.stage {
+            Stage::Idle | Stage::Frozen(_) => "spares",
+            Stage::Packing(_) => "pages",
+            Stage::Writing(_) => "batches",
+            Stage::Written(_) => "flush",
+            Stage::Flushed(_) => "manifest",
+            Stage::Recorded(_) => "recycle",
+        }
+    }
+
     /// Does the next piece of work, if there is one: a stage of a checkpoint, or a spare segment.
     pub(super) fn step(&mut self) -> Step {
         let _span = tracing::debug_span!("checkpoint", before = self.number).entered();
@@ -115,7 +134,7 @@ impl Checkpointer {
         self.writes = 0;
         self.stage = Stage::Frozen(admission.freeze());
         drop(admission);
-        self.shared.work.notify_one();
+        self.shared.wake_committer();
         Ok(Step::Worked)
     }
 
@@ -329,6 +348,12 @@ impl Checkpointer {
         Ok(())
     }
 
+    pub(super) fn mark_or_fail(&mut self) {
+        if let Err(error) = self.mark_high_water() {
+            self.shared.fail(error);
+        }
+    }
+
     /// Drives the steps until the store closes or fails. Gives itself back for the clean close.
     pub(super) fn run(mut self) -> Self {
         const RETRY: Duration = Duration::from_millis(500);
@@ -344,9 +369,7 @@ impl Checkpointer {
             }
             if marked.elapsed() >= self.shared.mark_every {
                 marked = Stopwatch::start();
-                if let Err(error) = self.mark_high_water() {
-                    self.shared.fail(error);
-                }
+                self.mark_or_fail();
             }
             let admission = self.shared.admission();
             // looked at again under the lock: whoever makes work notifies after taking it

@@ -21,7 +21,7 @@ use crate::observe::Event;
 
 /// What a step did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
+pub(crate) enum Step {
     /// Nothing was there to do.
     Idle,
     /// One unit of work is done.
@@ -104,7 +104,7 @@ impl Committer {
             admission.recycle_buffer(group.bytes);
         }
         self.shared.eased.ring_all();
-        self.shared.chores.notify_one();
+        self.shared.wake_checkpointer();
         Step::Worked
     }
 

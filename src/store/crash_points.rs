@@ -114,7 +114,8 @@ struct Stopped(#[expect(dead_code, reason = "printed with Debug")] Option<StoreE
 impl World {
     fn open(disk: &SimulatedDisk, chance: u64) -> Result<World, StoreError> {
         let place = Place::simulated(disk);
-        let (store, committer, checkpointer, _) = Store::open_undriven(place, &config(), Arc::new(Silent))?;
+        let (store, committer, checkpointer, _) =
+            Store::open_undriven(place, &config(), Arc::new(Silent), Drive::Threads)?;
         let state = State::of(&store);
         let history = vec![(store.durable_number(), state)];
         Ok(World { store, committer, checkpointer, history, chance })

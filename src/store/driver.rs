@@ -1,20 +1,101 @@
-//! The two threads of a store, from opening it to closing it cleanly.
+//! Who drives a store, from opening it to closing it cleanly: two threads, or in a simulation whoever holds the steps.
+//!
+//! # Invariants
+//! - Only here is it decided where the steps are taken and where what blocks on the disk runs; what the steps do does not know.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use super::checkpoint::Checkpointer;
+use super::committer::Committer;
 use super::lock::Lock;
 use super::recovery::{Place, Report};
 use super::{Store, StoreConfig, StoreError};
 use crate::observe::Observer;
 
-/// A store with its threads. Dropping it without [`Driven::close`] is what a crash looks like to the next open.
+/// Who takes the steps of a store, and where what may block on the disk runs.
+#[derive(Clone)]
+pub(crate) enum Drive {
+    /// Two threads take the steps, and what blocks runs on others, beside the async workers.
+    Threads,
+    /// The test takes the steps, and all else runs where it is called.
+    #[cfg(all(test, not(steadfast_loom)))]
+    ByHand(super::by_hand::ByHand),
+}
+
+impl Drive {
+    /// Runs something that may block on the disk; none when the runtime ends before.
+    pub(crate) async fn blocking<T: Send + 'static>(
+        &self,
+        run: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        match self {
+            Drive::Threads => tokio::task::spawn_blocking(run).await.ok(),
+            #[cfg(all(test, not(steadfast_loom)))]
+            Drive::ByHand(hand) => Some(hand.run(run).await),
+        }
+    }
+
+    /// Whether there may be threads.
+    pub(crate) fn has_threads(&self) -> bool {
+        matches!(self, Drive::Threads)
+    }
+
+    /// There is something to do. Threads hear it from what they sleep on.
+    pub(super) fn ring(&self) {
+        match self {
+            Drive::Threads => {}
+            #[cfg(all(test, not(steadfast_loom)))]
+            Drive::ByHand(hand) => hand.ring(),
+        }
+    }
+}
+
+/// Those who take the steps.
+enum Hands {
+    Threads {
+        committer: JoinHandle<()>,
+        checkpointer: JoinHandle<Checkpointer>,
+    },
+    #[cfg(all(test, not(steadfast_loom)))]
+    ByHand(super::by_hand::ByHand),
+}
+
+impl Hands {
+    fn begin(drive: &Drive, committer: Committer, checkpointer: Checkpointer) -> std::io::Result<Self> {
+        match drive {
+            Drive::Threads => {
+                let committer = spawn("steadfast-commit", move || committer.run())?;
+                let checkpointer = spawn("steadfast-checkpoint", move || checkpointer.run())?;
+                Ok(Hands::Threads { committer, checkpointer })
+            }
+            #[cfg(all(test, not(steadfast_loom)))]
+            Drive::ByHand(hand) => {
+                hand.take_over(committer, checkpointer);
+                Ok(Hands::ByHand(hand.clone()))
+            }
+        }
+    }
+
+    /// Once the store is told that it is closed: has what was admitted written, and gives back who closes the engine.
+    fn end(self) -> Option<Checkpointer> {
+        match self {
+            Hands::Threads { committer, checkpointer } => {
+                let _ = committer.join();
+                checkpointer.join().ok()
+            }
+            #[cfg(all(test, not(steadfast_loom)))]
+            Hands::ByHand(hand) => hand.end(),
+        }
+    }
+}
+
+/// A store that is driven. Dropping it without [`Driven::close`] is what a crash looks like to the next open.
 pub(crate) struct Driven {
     store: Store,
-    committer: Option<JoinHandle<()>>,
-    checkpointer: Option<JoinHandle<Checkpointer>>,
+    /// None once it was closed.
+    hands: Option<Hands>,
     /// Released last.
     _lock: Option<Lock>,
 }
@@ -27,7 +108,7 @@ impl Driven {
         observer: Arc<dyn Observer>,
     ) -> Result<(Self, Report), StoreError> {
         let lock = Lock::take(path)?;
-        Self::open(Place::directory(path), config, observer, Some(lock))
+        Self::open(Place::directory(path), config, observer, Some(lock), Drive::Threads)
     }
 
     /// Opens or makes the store at a place. Blocks on the disk.
@@ -36,15 +117,14 @@ impl Driven {
         config: &StoreConfig,
         observer: Arc<dyn Observer>,
         lock: Option<Lock>,
+        drive: Drive,
     ) -> Result<(Self, Report), StoreError> {
         let root = place.root.clone();
-        let (store, committer, checkpointer, report) = Store::open_undriven(place, config, observer)?;
+        let (store, committer, checkpointer, report) =
+            Store::open_undriven(place, config, observer, drive.clone())?;
         let no_thread = |source| StoreError::io(&root, "starting a thread", source);
-        let committer = spawn("steadfast-commit", move || committer.run()).map_err(no_thread)?;
-        let checkpointer = spawn("steadfast-checkpoint", move || checkpointer.run()).map_err(no_thread)?;
-        let driven =
-            Driven { store, committer: Some(committer), checkpointer: Some(checkpointer), _lock: lock };
-        Ok((driven, report))
+        let hands = Hands::begin(&drive, committer, checkpointer).map_err(no_thread)?;
+        Ok((Driven { store, hands: Some(hands), _lock: lock }, report))
     }
 
     pub(crate) fn store(&self) -> &Store {
@@ -54,7 +134,7 @@ impl Driven {
     /// Makes everything admitted durable, checkpoints it, and leaves the seal by which the next open can tell any
     /// changed byte. Blocks on the disk.
     pub(crate) fn close(mut self) -> Result<(), StoreError> {
-        let checkpointer = self.stop_threads();
+        let checkpointer = self.stop();
         if let Some(error) = self.store.shared.failure() {
             return Err(error);
         }
@@ -68,19 +148,16 @@ impl Driven {
         closed
     }
 
-    fn stop_threads(&mut self) -> Option<Checkpointer> {
+    fn stop(&mut self) -> Option<Checkpointer> {
         self.store.shared.close();
-        if let Some(committer) = self.committer.take() {
-            let _ = committer.join();
-        }
-        self.checkpointer.take().and_then(|thread| thread.join().ok())
+        self.hands.take().and_then(Hands::end)
     }
 }
 
 impl Drop for Driven {
     fn drop(&mut self) {
-        if self.committer.is_some() {
-            self.stop_threads();
+        if self.hands.is_some() {
+            self.stop();
             self.store.shared.fall_silent();
             if self.store.shared.failure().is_none() {
                 self.store.shared.fail(StoreError::Closed);

@@ -254,7 +254,7 @@ fn begun() -> Option<(SimulatedDisk, ([u8; 16], String))> {
 fn open(disk: &SimulatedDisk) -> Result<(Store, committer::Committer, checkpoint::Checkpointer), StoreError> {
     let config = StoreConfig { segment: LEAST_SEGMENT, spares: 2, ballast: 0, ..StoreConfig::default() };
     let (store, committer, checkpointer, _) =
-        Store::open_undriven(Place::simulated(disk), &config, Arc::new(Silent))?;
+        Store::open_undriven(Place::simulated(disk), &config, Arc::new(Silent), Drive::Threads)?;
     Ok((store, committer, checkpointer))
 }
 

@@ -24,6 +24,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use self::chance::Chance;
 use self::contents::{place, sectors};
 use self::engine::MapKind;
+pub(crate) use self::faults::Operation;
 use self::faults::{Fate, Faults, injected, power_cut, stale};
 use self::files::{Files, Number};
 use self::map::{Map, size};
@@ -45,7 +46,7 @@ impl SimulatedDisk {
     }
 
     fn with(state: State) -> Self {
-        SimulatedDisk { machine: Arc::new(Machine { state: Mutex::new(state), changed: Condvar::new() }) }
+        SimulatedDisk { machine: Arc::new(Machine::new(state)) }
     }
 
     /// The files, until the next crash.
@@ -80,6 +81,52 @@ impl SimulatedDisk {
     /// are no longer held; other faults stay as they were set.
     pub(crate) fn crash(&self) {
         self.state().crash();
+        self.machine.changed.notify_all();
+    }
+
+    /// As [`SimulatedDisk::cut_power_at`], in the first write to a file from this number on.
+    #[cfg(all(test, not(steadfast_loom)))]
+    pub(crate) fn cut_power_in_write(&self, operation: u64) {
+        self.state().faults.cut_in_write_from(operation);
+    }
+
+    /// A cut that is still to come does not.
+    #[cfg(all(test, not(steadfast_loom)))]
+    pub(crate) fn keep_power(&self) {
+        self.state().faults.no_cut();
+    }
+
+    /// Resolves when the power is cut.
+    #[cfg(all(test, not(steadfast_loom)))]
+    pub(crate) async fn power_is_cut(&self) {
+        while !self.is_cut() {
+            self.machine.dark.notified().await;
+        }
+    }
+
+    /// In which operation the power was cut last.
+    #[cfg(all(test, not(steadfast_loom)))]
+    pub(crate) fn cut_in(&self) -> Option<Operation> {
+        self.state().faults.cut_in()
+    }
+
+    /// Differs unless the same operations were done in the same order.
+    #[cfg(all(test, not(steadfast_loom)))]
+    pub(crate) fn trace(&self) -> u64 {
+        self.state().faults.trace()
+    }
+
+    /// Of how many writes a part, and not all, was there after a crash.
+    #[cfg(test)]
+    pub(crate) fn torn_writes(&self) -> u64 {
+        self.state().torn
+    }
+
+    /// As [`SimulatedDisk::crash`] when the process alone has ended: what it wrote to files is there, synced or not, and what
+    /// the engine had not flushed was in its memory. After a cut the operation in which it came is the one the process ended in.
+    #[cfg(test)]
+    pub(crate) fn kill(&self) {
+        self.state().kill();
         self.machine.changed.notify_all();
     }
 
@@ -167,9 +214,21 @@ struct Machine {
     state: Mutex<State>,
     /// Rung when held syncs are to look again.
     changed: Condvar,
+    /// Rung when the power goes.
+    #[cfg(test)]
+    dark: tokio::sync::Notify,
 }
 
 impl Machine {
+    fn new(state: State) -> Self {
+        Machine {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            #[cfg(test)]
+            dark: tokio::sync::Notify::new(),
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -182,9 +241,15 @@ impl Machine {
     }
 
     /// Does one counted operation. One that the cut finds halfway has either happened or not.
-    fn change<T>(&self, incarnation: u64, change: impl FnOnce(&mut State) -> io::Result<T>) -> io::Result<T> {
+    fn change<T>(
+        &self,
+        incarnation: u64,
+        what: (Operation, &str),
+        change: impl FnOnce(&mut State) -> io::Result<T>,
+    ) -> io::Result<T> {
         let mut state = self.look(incarnation)?;
-        match state.faults.next() {
+        let (operation, name) = what;
+        match state.faults.next(operation, u64::from(crc32fast::hash(name.as_bytes()))) {
             Fate::Runs => change(&mut state),
             Fate::Fails(kind) => Err(injected(kind)),
             Fate::CutShort => {
@@ -200,6 +265,8 @@ impl Machine {
     /// The error of the operation in which the power went.
     fn went_dark(&self) -> io::Error {
         self.changed.notify_all();
+        #[cfg(test)]
+        self.dark.notify_one();
         power_cut()
     }
 
@@ -229,6 +296,7 @@ struct State {
     capacity: Option<u64>,
     syncs: u64,
     waiting: u64,
+    torn: u64,
 }
 
 impl State {
@@ -244,6 +312,7 @@ impl State {
             capacity: None,
             syncs: 0,
             waiting: 0,
+            torn: 0,
         }
     }
 
@@ -279,15 +348,21 @@ impl State {
     /// Writes a part: the first bytes, or some of the sectors.
     fn tear(&mut self, number: Number, offset: u64, bytes: &[u8]) {
         let Ok(start) = place(offset, bytes.len()) else { return };
+        // a device too full for it stops a torn write like any other
+        let mut parts = Vec::new();
         if self.chance.coin() {
-            let part = self.chance.up_to(bytes.len());
-            // a device too full for it stops a torn write like any other
-            drop(self.write(number, offset, &bytes[..part]));
+            parts.push((start, &bytes[..self.chance.up_to(bytes.len())]));
+        } else {
+            parts.extend(sectors(start, bytes).filter(|_| self.chance.coin()));
+        }
+        if parts.iter().map(|(_, part)| part.len()).sum::<usize>() == bytes.len() {
+            drop(self.write(number, offset, bytes));
             return;
         }
-        for (at, sector) in sectors(start, bytes) {
-            if self.chance.coin() {
-                drop(self.write(number, at as u64, sector));
+        for (at, part) in parts.into_iter().filter(|(_, part)| !part.is_empty()) {
+            drop(self.write(number, at as u64, part));
+            if let Ok(contents) = self.files.contents_mut(number) {
+                contents.last_is_part();
             }
         }
     }
@@ -305,7 +380,16 @@ impl State {
     fn crash(&mut self) {
         self.crashes += 1;
         self.chance = Chance::new(self.seed ^ mix(self.crashes));
-        self.files.crash(&mut self.chance);
+        self.torn += self.files.crash(&mut self.chance);
+        self.map.crash(&mut self.chance);
+        self.faults.power_is_back();
+    }
+
+    #[cfg(test)]
+    fn kill(&mut self) {
+        self.crashes += 1;
+        self.chance = Chance::new(self.seed ^ mix(self.crashes));
+        self.files.let_go();
         self.map.crash(&mut self.chance);
         self.faults.power_is_back();
     }

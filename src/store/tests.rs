@@ -148,7 +148,8 @@ impl Steps {
 
     fn open_with(disk: &SimulatedDisk, config: &StoreConfig) -> Result<Steps, StoreError> {
         let place = Place::simulated(disk);
-        let (store, committer, checkpointer, report) = Store::open_undriven(place, config, Arc::new(Silent))?;
+        let (store, committer, checkpointer, report) =
+            Store::open_undriven(place, config, Arc::new(Silent), Drive::Threads)?;
         for log in [LOG, OTHER] {
             store.load_mailbox(log.mailbox, None)?;
         }
@@ -216,7 +217,7 @@ impl Steps {
 }
 
 fn drive(disk: &SimulatedDisk, config: &StoreConfig) -> Driven {
-    let opened = Driven::open(Place::simulated(disk), config, Arc::new(Silent), None);
+    let opened = Driven::open(Place::simulated(disk), config, Arc::new(Silent), None, Drive::Threads);
     with_mailboxes(opened.expect("opens").0)
 }
 

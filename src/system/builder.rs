@@ -10,7 +10,9 @@ use crate::actor::Runtime;
 use crate::clock::{Clock, SystemClock};
 use crate::durable::Ledger;
 use crate::observe::{Observer, Silent};
-use crate::store::{Driven, Place, SimulatedDisk, StoreConfig, StoreError};
+#[cfg(all(test, not(steadfast_loom)))]
+use crate::store::ByHand;
+use crate::store::{Drive, Driven, Place, SimulatedDisk, StoreConfig, StoreError};
 
 /// Settings of a system; made by [`System::builder`].
 #[derive(Clone)]
@@ -126,7 +128,7 @@ impl SystemBuilder {
         let path = path.as_ref().to_owned();
         let (config, observer) = (self.config.clone(), self.observer.clone());
         self.check()?;
-        self.start(move || Ok(Driven::open_directory(&path, &config, observer)?.0)).await
+        self.start(Drive::Threads, move || Ok(Driven::open_directory(&path, &config, observer)?.0)).await
     }
 
     /// Opens a store in memory: for tests, and for programs that want the actors without the durability. What is in it ends with
@@ -144,10 +146,24 @@ impl SystemBuilder {
             self.config.segment.min(1 << 20).max(2 * self.max_message.min(1 << 28)).next_multiple_of(4096);
         self.config.segment = (self.config.segment + (64 << 10)).next_multiple_of(4096);
         self.config.ballast = 0;
-        let (config, observer) = (self.config.clone(), self.observer.clone());
-        let place = Place::simulated(disk);
+        self.open_place(Place::simulated(disk), Drive::Threads).await
+    }
+
+    /// As it is, on a simulated disk, with the store's steps taken by hand and no thread anywhere.
+    #[cfg(all(test, not(steadfast_loom)))]
+    pub(crate) async fn open_by_hand(
+        mut self,
+        disk: &SimulatedDisk,
+        hand: &ByHand,
+    ) -> Result<System, StoreError> {
+        self.config.ballast = 0;
+        self.open_place(Place::simulated(disk), Drive::ByHand(hand.clone())).await
+    }
+
+    async fn open_place(self, place: Place, drive: Drive) -> Result<System, StoreError> {
+        let (config, observer, driving) = (self.config.clone(), self.observer.clone(), drive.clone());
         self.check()?;
-        self.start(move || Ok(Driven::open(place, &config, observer, None)?.0)).await
+        self.start(drive, move || Ok(Driven::open(place, &config, observer, None, driving)?.0)).await
     }
 
     fn check(&self) -> Result<(), StoreError> {
@@ -167,15 +183,18 @@ impl SystemBuilder {
 
     async fn start(
         self,
+        drive: Drive,
         open: impl FnOnce() -> Result<Driven, StoreError> + Send + 'static,
     ) -> Result<System, StoreError> {
-        let driven = tokio::task::spawn_blocking(open).await.unwrap_or(Err(StoreError::Closed))?;
+        let driven = drive.blocking(open).await.unwrap_or(Err(StoreError::Closed))?;
         let ledger = Ledger::new(driven.store().clone(), self.clock);
         let stock = suspects::take_stock(&ledger, &*self.observer, self.watch_aborts).await?;
         let runtime =
             Arc::new(Runtime::new(ledger, self.observer, self.max_message, stock, self.stuck_after));
-        let watches = runtime.watchdog.run(runtime.ledger.store().clone(), runtime.observer.clone());
-        watches.map_err(|why| StoreError::io("", "starting a thread", why))?;
+        if drive.has_threads() {
+            let watches = runtime.watchdog.run(runtime.ledger.store().clone(), runtime.observer.clone());
+            watches.map_err(|why| StoreError::io("", "starting a thread", why))?;
+        }
         Ok(System::start(driven, runtime))
     }
 }

@@ -39,6 +39,7 @@ pub(super) async fn run(runtime: Arc<Runtime>) {
         }
         let until = next.map_or(chores, |next| next.min(chores));
         tokio::select! {
+            biased;
             () = clock.sleep_until(until) => {}
             () = runtime.scheduled.rung() => {}
             _ = runtime.ledger.store().failed() => {

@@ -229,6 +229,7 @@ async fn follow<E: Message>(view: View, bell: Arc<Bell>, mut next: u64, shared: 
         };
         if letters.is_empty() {
             tokio::select! {
+                biased;
                 () = bell.rung() => continue,
                 why = ledger.store().failed() => return shared.end(why),
             }

@@ -5,7 +5,7 @@
 //! - An event goes when one of the bounds says so; without bounds none ever does.
 //! - With [`Retention::interest`] alone, none goes that a subscription still needs.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -133,7 +133,7 @@ impl Retention {
 
 /// The bounds of the topics that were opened with some.
 #[derive(Debug, Default)]
-pub(crate) struct Retentions(Mutex<HashMap<LogId, Retention>>);
+pub(crate) struct Retentions(Mutex<BTreeMap<LogId, Retention>>);
 
 impl Retentions {
     pub(crate) fn set(&self, topic: LogId, retention: Retention) {
@@ -152,6 +152,7 @@ impl Retentions {
         loop {
             let next = ledger.clock().now().after(EVERY);
             tokio::select! {
+                biased;
                 () = ledger.clock().sleep_until(next) => {}
                 _ = ledger.store().failed() => return,
             }

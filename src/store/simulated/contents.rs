@@ -29,6 +29,8 @@ struct PendingWrite {
     number: u64,
     offset: usize,
     bytes: Vec<u8>,
+    /// A piece of a longer write that was cut short.
+    is_part: bool,
 }
 
 impl PendingWrite {
@@ -62,7 +64,15 @@ impl Contents {
         }
         self.written += 1;
         overlay(&mut self.now, offset, bytes);
-        self.pending.push(PendingWrite { number: self.written, offset, bytes: bytes.to_vec() });
+        let bytes = bytes.to_vec();
+        self.pending.push(PendingWrite { number: self.written, offset, bytes, is_part: false });
+    }
+
+    /// The last write is a piece of one that was cut short.
+    pub(super) fn last_is_part(&mut self) {
+        if let Some(last) = self.pending.last_mut() {
+            last.is_part = true;
+        }
     }
 
     /// Makes the writes up to number `covered` durable. Later ones are not: they came while the sync ran.
@@ -73,21 +83,27 @@ impl Contents {
         }
     }
 
-    /// Decides what of the pending writes has reached the device.
-    pub(super) fn crash(&mut self, chance: &mut Chance) {
+    /// Decides what of the pending writes has reached the device. Of how many of them a part did, and not all.
+    pub(super) fn crash(&mut self, chance: &mut Chance) -> u64 {
         let pending = std::mem::take(&mut self.pending);
         let len = surviving_len(self.durable.len(), &pending, chance);
         let odds = chance.odds();
         self.durable.resize(len, 0);
+        let mut torn = 0;
         for write in &pending {
+            let mut reached = 0;
             for (offset, sector) in sectors(write.offset, &write.bytes) {
                 let Some(room) = len.checked_sub(offset) else { break };
                 if chance.happens(odds) {
-                    overlay(&mut self.durable, offset, &sector[..sector.len().min(room)]);
+                    let sector = &sector[..sector.len().min(room)];
+                    overlay(&mut self.durable, offset, sector);
+                    reached += sector.len();
                 }
             }
+            torn += u64::from(reached > 0 && (write.is_part || reached < write.bytes.len()));
         }
         self.now.clone_from(&self.durable);
+        torn
     }
 
     /// Changes what is durable behind everyone's back; what is pending stays pending.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::super::engine::{Engine, EngineError, EngineKind, MAX_VALUE, Pair, Seal, Which, Write};
+use super::faults::Operation;
 use super::{Machine, SimulatedDisk};
 
 /// The longest key an engine takes, in bytes.
@@ -41,7 +42,7 @@ impl EngineKind for MapKind {
     }
 
     fn create(&self) -> Result<Box<dyn Engine>, EngineError> {
-        let created = self.machine.change(self.incarnation, |state| {
+        let created = self.machine.change(self.incarnation, (Operation::MakeEngine, "made"), |state| {
             if state.map.exists {
                 return Err(io::ErrorKind::AlreadyExists.into());
             }
@@ -73,7 +74,7 @@ impl EngineKind for MapKind {
     }
 
     fn remove(&self) -> Result<(), EngineError> {
-        let removed = self.machine.change(self.incarnation, |state| {
+        let removed = self.machine.change(self.incarnation, (Operation::MakeEngine, "removed"), |state| {
             state.map.remove();
             Ok(())
         });
@@ -117,12 +118,12 @@ impl Engine for OpenMap {
     fn apply(&self, batch: Vec<Write>) -> Result<(), EngineError> {
         self.check_room()?;
         check_sizes(&batch).map_err(failed)?;
-        self.note(self.machine.change(self.incarnation, |state| state.apply(batch)))
+        self.note(self.machine.change(self.incarnation, (Operation::Apply, ""), |state| state.apply(batch)))
     }
 
     fn flush(&self) -> Result<(), EngineError> {
         self.check_room()?;
-        self.note(self.machine.change(self.incarnation, |state| {
+        self.note(self.machine.change(self.incarnation, (Operation::Flush, ""), |state| {
             state.faults.check_sync()?;
             state.map.flush();
             Ok(())
@@ -131,7 +132,7 @@ impl Engine for OpenMap {
 
     fn close(self: Box<Self>) -> Result<Seal, EngineError> {
         self.check_room()?;
-        self.note(self.machine.change(self.incarnation, |state| {
+        self.note(self.machine.change(self.incarnation, (Operation::CloseEngine, ""), |state| {
             state.faults.check_sync()?;
             state.map.flush();
             Ok(state.map.seal())

@@ -7,11 +7,37 @@
 use std::collections::BTreeMap;
 use std::io;
 
+use crate::clock::mix;
+
+/// What a call that changes something does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Operation {
+    CreateDir,
+    Create,
+    Write,
+    Sync,
+    Rename,
+    Remove,
+    SyncDir,
+    /// The engine is made, or removed.
+    MakeEngine,
+    Apply,
+    Flush,
+    CloseEngine,
+}
+
 #[derive(Debug, Clone, Default)]
 pub(super) struct Faults {
     operations: u64,
     cut_at: Option<u64>,
+    /// As `cut_at`, for the next write from this number on.
+    cut_in_write: Option<u64>,
     is_cut: bool,
+    /// In which operation the power went last.
+    #[cfg(all(test, not(steadfast_loom)))]
+    cut_in: Option<Operation>,
+    /// All operations so far, in their order.
+    trace: u64,
     failures: BTreeMap<u64, io::ErrorKind>,
     pub(super) syncs_fail: bool,
     /// `Some` while syncs are held; the number tells one holding from the next.
@@ -41,6 +67,27 @@ impl Faults {
         self.cut_at = Some(operation);
     }
 
+    #[cfg(all(test, not(steadfast_loom)))]
+    pub(super) fn cut_in_write_from(&mut self, operation: u64) {
+        self.cut_in_write = Some(operation);
+    }
+
+    #[cfg(all(test, not(steadfast_loom)))]
+    pub(super) fn cut_in(&self) -> Option<Operation> {
+        self.cut_in
+    }
+
+    #[cfg(all(test, not(steadfast_loom)))]
+    pub(super) fn trace(&self) -> u64 {
+        self.trace
+    }
+
+    /// No cut is to come.
+    pub(super) fn no_cut(&mut self) {
+        self.cut_at = None;
+        self.cut_in_write = None;
+    }
+
     pub(super) fn fail_at(&mut self, operation: u64, kind: io::ErrorKind) {
         self.failures.insert(operation, kind);
     }
@@ -52,13 +99,19 @@ impl Faults {
         }
     }
 
-    /// Counts an operation and says what becomes of it.
-    pub(super) fn next(&mut self) -> Fate {
+    /// Counts an operation and says what becomes of it. `of` says what it does it to, for the trace.
+    pub(super) fn next(&mut self, what: Operation, of: u64) -> Fate {
         self.operations += 1;
+        self.trace = mix(self.trace ^ mix(of.wrapping_mul(16).wrapping_add(what as u64)));
         // a number that has passed cuts the next one: a cut that was asked for always comes
-        if self.cut_at.is_some_and(|at| at <= self.operations) {
-            self.cut_at = None;
+        let is_time = |at: Option<u64>| at.is_some_and(|at| at <= self.operations);
+        if is_time(self.cut_at) || what == Operation::Write && is_time(self.cut_in_write) {
+            self.no_cut();
             self.is_cut = true;
+            #[cfg(all(test, not(steadfast_loom)))]
+            {
+                self.cut_in = Some(what);
+            }
             return Fate::CutShort;
         }
         self.failures.remove(&self.operations).map_or(Fate::Runs, Fate::Fails)

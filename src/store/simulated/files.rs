@@ -147,17 +147,15 @@ impl Files {
             .ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    /// Decides what of all that is pending has reached the device.
-    pub(super) fn crash(&mut self, chance: &mut Chance) {
+    /// Decides what of all that is pending has reached the device. How many writes were torn.
+    pub(super) fn crash(&mut self, chance: &mut Chance) -> u64 {
         let odds = chance.odds();
         self.settle(|_| chance.happens(odds));
         self.pending.clear();
         self.now = self.durable.clone();
         self.let_go();
         self.forget_unreachable();
-        for kept in self.kept.values_mut() {
-            kept.contents.crash(chance);
-        }
+        self.kept.values_mut().map(|kept| kept.contents.crash(chance)).sum()
     }
 
     /// From now on no handle opened before keeps a removed file.

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use super::super::medium::{Medium, MediumFile};
 use super::Machine;
-use super::faults::{Fate, injected};
+use super::faults::{Fate, Operation, injected};
 use super::files::{Hold, Number};
+use crate::clock::mix;
 
 /// The file system, for as long as the machine does not crash.
 pub(super) struct SimulatedMedium {
@@ -34,14 +35,16 @@ impl Medium for SimulatedMedium {
     }
 
     fn create_dir(&self, dir: &str) -> io::Result<()> {
-        self.machine.change(self.incarnation, |state| {
+        self.machine.change(self.incarnation, (Operation::CreateDir, dir), |state| {
             // the store itself is always there
             if dir.is_empty() { Ok(()) } else { state.files.create_dir(dir) }
         })
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn MediumFile>> {
-        self.machine.change(self.incarnation, |state| state.files.create(name)).map(|file| self.handle(file))
+        let what = (Operation::Create, name);
+        let created = self.machine.change(self.incarnation, what, |state| state.files.create(name));
+        created.map(|file| self.handle(file))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn MediumFile>> {
@@ -49,15 +52,15 @@ impl Medium for SimulatedMedium {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.machine.change(self.incarnation, |state| state.files.rename(from, to))
+        self.machine.change(self.incarnation, (Operation::Rename, to), |state| state.files.rename(from, to))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        self.machine.change(self.incarnation, |state| state.files.remove(name))
+        self.machine.change(self.incarnation, (Operation::Remove, name), |state| state.files.remove(name))
     }
 
     fn sync_dir(&self, dir: &str) -> io::Result<()> {
-        self.machine.change(self.incarnation, |state| state.files.sync_dir(dir))
+        self.machine.change(self.incarnation, (Operation::SyncDir, dir), |state| state.files.sync_dir(dir))
     }
 
     fn free_space(&self) -> io::Result<u64> {
@@ -72,7 +75,8 @@ impl MediumFile for SimulatedFile {
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let mut state = self.machine.look(self.incarnation)?;
-        match state.faults.next() {
+        let place = mix(self.number ^ mix(offset)) ^ bytes.len() as u64;
+        match state.faults.next(Operation::Write, place) {
             Fate::Runs => state.write(self.number, offset, bytes),
             Fate::Fails(kind) => {
                 state.tear(self.number, offset, bytes);
@@ -88,7 +92,7 @@ impl MediumFile for SimulatedFile {
     fn sync(&self) -> io::Result<()> {
         let mut state = self.machine.look(self.incarnation)?;
         let covered = state.files.contents(self.number)?.written();
-        match state.faults.next() {
+        match state.faults.next(Operation::Sync, self.number) {
             Fate::Runs => {}
             Fate::Fails(kind) => return Err(injected(kind)),
             Fate::CutShort => {

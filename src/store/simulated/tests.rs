@@ -65,6 +65,49 @@ fn a_power_cut_leaves_a_batch_whole_or_not_at_all() -> Tested {
 }
 
 #[test]
+fn a_kill_leaves_what_was_written_and_a_prefix_of_what_the_engine_had_not_flushed() -> Tested {
+    let mut seen = BTreeSet::new();
+    for seed in 0..100 {
+        let disk = SimulatedDisk::new(seed);
+        let (medium, engine) = (disk.medium(), disk.engine_kind().create()?);
+        medium.create("file")?.write_at(0, b"unsynced")?;
+        engine.apply(vec![put(1, 1)])?;
+        engine.flush()?;
+        engine.apply(vec![put(2, 2)])?;
+        disk.kill();
+        assert!(medium.open("file").is_err(), "a handle of the process that is gone");
+        let mut read = [0; 8];
+        disk.medium().open("file")?.read_at(0, &mut read)?;
+        assert_eq!(&read, b"unsynced");
+        seen.insert(values(&*disk.engine_kind().open(None)?)?);
+    }
+    assert_eq!(seen, BTreeSet::from([vec![1], vec![1, 2]]));
+    Ok(())
+}
+
+#[test]
+fn a_write_is_torn_when_a_part_of_it_is_there_and_not_all() -> Tested {
+    let mut seen = BTreeSet::new();
+    for seed in 0..200 {
+        let disk = SimulatedDisk::new(seed);
+        let file = disk.medium().create("file")?;
+        file.write_at(0, &[0; 2048])?;
+        file.sync()?;
+        disk.medium().sync_dir("")?;
+        disk.cut_power_at(disk.operations() + 1);
+        assert!(file.write_at(0, &[1; 2048]).is_err());
+        disk.crash();
+        let mut read = [0; 2048];
+        disk.medium().open("file")?.read_at(0, &mut read)?;
+        let there = read.iter().filter(|byte| **byte == 1).count();
+        assert_eq!(disk.torn_writes() > 0, (1..2048).contains(&there), "seed {seed}: {there}");
+        seen.insert(disk.torn_writes() > 0);
+    }
+    assert_eq!(seen, BTreeSet::from([false, true]));
+    Ok(())
+}
+
+#[test]
 fn the_map_answers_ranges_and_the_last_pair_of_one() -> Tested {
     let engine = SimulatedDisk::new(1).engine_kind().create()?;
     engine.apply((1..=5).map(|key| Write::Put(vec![key], vec![key])).collect())?;

@@ -65,7 +65,8 @@ fn commits_become_durable_in_the_order_in_which_they_were_taken() {
     let disk = SimulatedDisk::new(2);
     let notes = Arc::new(Notes::default());
     let place = Place::simulated(&disk);
-    let driven = with_mailboxes(Driven::open(place, &small(), notes.clone(), None).expect("opens").0);
+    let driven =
+        with_mailboxes(Driven::open(place, &small(), notes.clone(), None, Drive::Threads).expect("opens").0);
     let store = driven.store();
     std::thread::scope(|scope| {
         for thread in 0..4 {

@@ -44,7 +44,8 @@ mod worker;
 
 pub use address::{Accepts, Address};
 pub(crate) use affinity::Spread;
-#[cfg(all(test, not(steadfast_loom)))]
+#[cfg(test)]
+#[cfg(not(steadfast_loom))]
 pub(crate) use affinity::{home, salt_of};
 pub use ask::Ask;
 pub use batch::{BatchHandler, Item, Outcomes};
@@ -62,7 +63,8 @@ pub(crate) use mailbox::{Control, Mailbox};
 pub use message::{Actor, Handler, Message, Stored, Undecodable};
 
 pub use options::{Durability, Priority, SendOptions, When};
-#[cfg(all(test, not(steadfast_loom)))]
+#[cfg(test)]
+#[cfg(not(steadfast_loom))]
 pub(crate) use order::Key;
 pub use order::Order;
 pub(crate) use presence::{Crowd, Presence};

@@ -370,7 +370,8 @@ pub(crate) fn is_canonical(bytes: &[u8]) -> bool {
     true
 }
 
-#[cfg(all(test, not(steadfast_loom)))]
+#[cfg(test)]
+#[cfg(not(steadfast_loom))]
 mod tests {
     use proptest::prelude::*;
 

@@ -32,7 +32,8 @@
 #![cfg_attr(steadfast_loom, allow(dead_code, unused_imports))]
 
 // the workload of examples/torture names the crate as a user does
-#[cfg(all(test, not(steadfast_loom)))]
+#[cfg(test)]
+#[cfg(not(steadfast_loom))]
 extern crate self as steadfast;
 
 #[cfg(not(steadfast_loom))]
@@ -48,7 +49,8 @@ mod envelope;
 mod error;
 #[cfg(fuzzing)]
 pub mod fuzz;
-#[cfg(all(test, not(steadfast_loom)))]
+#[cfg(test)]
+#[cfg(not(steadfast_loom))]
 mod hostile;
 mod observe;
 mod policy;
@@ -63,7 +65,8 @@ mod sync;
 mod system;
 #[cfg(not(steadfast_loom))]
 pub mod testkit;
-#[cfg(all(test, not(steadfast_loom)))]
+#[cfg(test)]
+#[cfg(not(steadfast_loom))]
 mod tests;
 #[cfg(not(steadfast_loom))]
 mod topic;

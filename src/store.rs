@@ -15,14 +15,17 @@ mod accounts;
 mod admission;
 mod backup;
 mod batch;
-#[cfg(all(test, not(steadfast_loom)))]
+#[cfg(test)]
+#[cfg(not(steadfast_loom))]
 mod by_hand;
 mod census;
 mod checkpoint;
 mod committer;
-#[cfg(all(test, not(steadfast_loom)))]
+#[cfg(test)]
+#[cfg(not(steadfast_loom))]
 mod contract;
-#[cfg(all(test, not(steadfast_loom)))]
+#[cfg(test)]
+#[cfg(not(steadfast_loom))]
 mod crash_points;
 mod cursor;
 mod disk;
@@ -40,7 +43,8 @@ mod last_words;
 mod lock;
 mod manifest;
 mod medium;
-#[cfg(all(test, not(steadfast_loom)))]
+#[cfg(test)]
+#[cfg(not(steadfast_loom))]
 mod medium_contract;
 #[cfg(all(test, steadfast_loom))]
 pub(crate) mod models;
@@ -57,7 +61,8 @@ mod segment;
 mod shelf;
 mod simulated;
 mod sled;
-#[cfg(all(test, not(steadfast_loom)))]
+#[cfg(test)]
+#[cfg(not(steadfast_loom))]
 mod tests;
 mod ticket;
 mod unattended;
@@ -74,11 +79,13 @@ use tokio::sync::watch;
 use self::admission::{Admission, Bounds, MailboxState};
 pub(crate) use self::admission::{Admitted, Limits, Origin, Refusal, Urgency};
 pub(crate) use self::batch::{Batch, Condition, Seen};
-#[cfg(all(test, not(steadfast_loom)))]
+#[cfg(test)]
+#[cfg(not(steadfast_loom))]
 pub(crate) use self::by_hand::ByHand;
 use self::checkpoint::Checkpointer;
 use self::committer::Committer;
-#[cfg(all(test, not(steadfast_loom)))]
+#[cfg(test)]
+#[cfg(not(steadfast_loom))]
 pub(crate) use self::committer::Step;
 use self::downfall::Downfall;
 pub(crate) use self::driver::{Drive, Driven};
@@ -92,7 +99,8 @@ pub(crate) use self::read::{Letter, Letters, Peek};
 pub(crate) use self::recovery::{Place, Report};
 use self::roll::LifeSigns;
 pub(crate) use self::roll::{LastLife, OnRoll, SignedIn};
-#[cfg(all(test, not(steadfast_loom)))]
+#[cfg(test)]
+#[cfg(not(steadfast_loom))]
 pub(crate) use self::simulated::Operation;
 pub(crate) use self::simulated::SimulatedDisk;
 use self::ticket::Completion;
@@ -639,7 +647,8 @@ impl Store {
     }
 
     /// How many mailboxes are loaded.
-    #[cfg(all(test, not(steadfast_loom)))]
+    #[cfg(test)]
+    #[cfg(not(steadfast_loom))]
     pub(crate) fn loaded_mailboxes(&self) -> usize {
         self.shared.admission().mailboxes.len()
     }

@@ -127,7 +127,8 @@ impl Accounts {
 /// So many page files are never too many.
 const FEW: u64 = 16;
 
-#[cfg(all(test, not(steadfast_loom)))]
+#[cfg(test)]
+#[cfg(not(steadfast_loom))]
 mod tests {
     use super::*;
 

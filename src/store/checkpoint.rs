@@ -82,13 +82,15 @@ impl Checkpointer {
     }
 
     /// Has a checkpoint begin although nothing asks for one yet.
-    #[cfg(all(test, not(steadfast_loom)))]
+    #[cfg(test)]
+    #[cfg(not(steadfast_loom))]
     pub(super) fn ask(&self) {
         self.shared.ask_for_checkpoint(&self.shared.admission());
     }
 
     /// What the next step is about.
-    #[cfg(all(test, not(steadfast_loom)))]
+    #[cfg(test)]
+    #[cfg(not(steadfast_loom))]
     pub(super) fn is_about(&self) -> &'static str {
         match self.stage {
             Stage::Idle | Stage::Frozen(_) => "spares",

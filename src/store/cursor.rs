@@ -257,7 +257,8 @@ impl Cursor {
     }
 }
 
-#[cfg(all(test, not(steadfast_loom)))]
+#[cfg(test)]
+#[cfg(not(steadfast_loom))]
 mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeSet;

@@ -20,7 +20,8 @@ pub(crate) enum Drive {
     /// Two threads take the steps, and what blocks runs on others, beside the async workers.
     Threads,
     /// The test takes the steps, and all else runs where it is called.
-    #[cfg(all(test, not(steadfast_loom)))]
+    #[cfg(test)]
+    #[cfg(not(steadfast_loom))]
     ByHand(super::by_hand::ByHand),
 }
 
@@ -32,7 +33,8 @@ impl Drive {
     ) -> Option<T> {
         match self {
             Drive::Threads => tokio::task::spawn_blocking(run).await.ok(),
-            #[cfg(all(test, not(steadfast_loom)))]
+            #[cfg(test)]
+            #[cfg(not(steadfast_loom))]
             Drive::ByHand(hand) => Some(hand.run(run).await),
         }
     }
@@ -46,7 +48,8 @@ impl Drive {
     pub(super) fn ring(&self) {
         match self {
             Drive::Threads => {}
-            #[cfg(all(test, not(steadfast_loom)))]
+            #[cfg(test)]
+            #[cfg(not(steadfast_loom))]
             Drive::ByHand(hand) => hand.ring(),
         }
     }
@@ -58,7 +61,8 @@ enum Hands {
         committer: JoinHandle<()>,
         checkpointer: JoinHandle<Checkpointer>,
     },
-    #[cfg(all(test, not(steadfast_loom)))]
+    #[cfg(test)]
+    #[cfg(not(steadfast_loom))]
     ByHand(super::by_hand::ByHand),
 }
 
@@ -70,7 +74,8 @@ impl Hands {
                 let checkpointer = spawn("steadfast-checkpoint", move || checkpointer.run())?;
                 Ok(Hands::Threads { committer, checkpointer })
             }
-            #[cfg(all(test, not(steadfast_loom)))]
+            #[cfg(test)]
+            #[cfg(not(steadfast_loom))]
             Drive::ByHand(hand) => {
                 hand.take_over(committer, checkpointer);
                 Ok(Hands::ByHand(hand.clone()))
@@ -85,7 +90,8 @@ impl Hands {
                 let _ = committer.join();
                 checkpointer.join().ok()
             }
-            #[cfg(all(test, not(steadfast_loom)))]
+            #[cfg(test)]
+            #[cfg(not(steadfast_loom))]
             Hands::ByHand(hand) => hand.end(),
         }
     }

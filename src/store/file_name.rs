@@ -26,7 +26,8 @@ fn refused(name: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, format!("{name:?} is not a name inside the store"))
 }
 
-#[cfg(all(test, not(steadfast_loom)))]
+#[cfg(test)]
+#[cfg(not(steadfast_loom))]
 mod tests {
     use super::*;
 

@@ -292,7 +292,8 @@ fn open_and_use(disk: &SimulatedDisk) -> bool {
     has_views
 }
 
-#[cfg(all(test, not(steadfast_loom)))]
+#[cfg(test)]
+#[cfg(not(steadfast_loom))]
 mod tests {
     use super::*;
     use crate::hostile::survives;

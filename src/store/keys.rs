@@ -264,7 +264,8 @@ pub(super) fn is_of_a_commit(key: &[u8]) -> bool {
     key.first().is_some_and(is_one) || cfg!(steadfast_bug = "replay_what_the_checkpoint_writes")
 }
 
-#[cfg(all(test, not(steadfast_loom)))]
+#[cfg(test)]
+#[cfg(not(steadfast_loom))]
 mod tests {
     use super::*;
 

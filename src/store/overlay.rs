@@ -198,7 +198,8 @@ pub(super) struct Frozen {
     pub(super) cursors: Vec<(LogId, Cursor)>,
 }
 
-#[cfg(all(test, not(steadfast_loom)))]
+#[cfg(test)]
+#[cfg(not(steadfast_loom))]
 mod tests {
     use super::*;
 

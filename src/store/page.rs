@@ -199,7 +199,8 @@ pub(super) fn check_file_header(header: &[u8], store: &[u8; 16], number: u64) ->
     }
 }
 
-#[cfg(all(test, not(steadfast_loom)))]
+#[cfg(test)]
+#[cfg(not(steadfast_loom))]
 mod tests {
     use super::*;
 

@@ -228,7 +228,8 @@ impl Shared {
     }
 }
 
-#[cfg(all(test, not(steadfast_loom)))]
+#[cfg(test)]
+#[cfg(not(steadfast_loom))]
 mod tests {
     use super::super::SimulatedDisk;
     use super::*;

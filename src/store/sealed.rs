@@ -107,7 +107,8 @@ fn hex(key: &[u8]) -> String {
     key.iter().take(64).map(|byte| format!("{byte:02x}")).collect()
 }
 
-#[cfg(all(test, not(steadfast_loom)))]
+#[cfg(test)]
+#[cfg(not(steadfast_loom))]
 mod tests {
     use super::*;
 

@@ -172,7 +172,8 @@ pub(super) fn after(offset: u64, header: &GroupHeader) -> u64 {
     offset + group::padded(header.len as usize) as u64
 }
 
-#[cfg(all(test, not(steadfast_loom)))]
+#[cfg(test)]
+#[cfg(not(steadfast_loom))]
 mod tests {
     use super::*;
 

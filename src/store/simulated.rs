@@ -14,7 +14,8 @@ mod faults;
 mod files;
 mod map;
 mod medium;
-#[cfg(all(test, not(steadfast_loom)))]
+#[cfg(test)]
+#[cfg(not(steadfast_loom))]
 mod tests;
 
 use std::fmt;
@@ -85,19 +86,22 @@ impl SimulatedDisk {
     }
 
     /// As [`SimulatedDisk::cut_power_at`], in the first write to a file from this number on.
-    #[cfg(all(test, not(steadfast_loom)))]
+    #[cfg(test)]
+    #[cfg(not(steadfast_loom))]
     pub(crate) fn cut_power_in_write(&self, operation: u64) {
         self.state().faults.cut_in_write_from(operation);
     }
 
     /// A cut that is still to come does not.
-    #[cfg(all(test, not(steadfast_loom)))]
+    #[cfg(test)]
+    #[cfg(not(steadfast_loom))]
     pub(crate) fn keep_power(&self) {
         self.state().faults.no_cut();
     }
 
     /// Resolves when the power is cut.
-    #[cfg(all(test, not(steadfast_loom)))]
+    #[cfg(test)]
+    #[cfg(not(steadfast_loom))]
     pub(crate) async fn power_is_cut(&self) {
         while !self.is_cut() {
             self.machine.dark.notified().await;
@@ -105,13 +109,15 @@ impl SimulatedDisk {
     }
 
     /// In which operation the power was cut last.
-    #[cfg(all(test, not(steadfast_loom)))]
+    #[cfg(test)]
+    #[cfg(not(steadfast_loom))]
     pub(crate) fn cut_in(&self) -> Option<Operation> {
         self.state().faults.cut_in()
     }
 
     /// Differs unless the same operations were done in the same order.
-    #[cfg(all(test, not(steadfast_loom)))]
+    #[cfg(test)]
+    #[cfg(not(steadfast_loom))]
     pub(crate) fn trace(&self) -> u64 {
         self.state().faults.trace()
     }

@@ -15,7 +15,8 @@
 mod files;
 mod handle;
 mod rescue;
-#[cfg(all(test, not(steadfast_loom)))]
+#[cfg(test)]
+#[cfg(not(steadfast_loom))]
 mod tests;
 
 use std::fs;

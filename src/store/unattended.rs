@@ -138,7 +138,8 @@ impl Store {
     }
 
     /// Has the region look through all that waits.
-    #[cfg(all(test, not(steadfast_loom)))]
+    #[cfg(test)]
+    #[cfg(not(steadfast_loom))]
     pub(crate) fn miss(&self, name: &str) {
         let mut admission = self.shared.admission();
         if let Some(region) = admission.regions.get(name) {

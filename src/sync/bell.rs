@@ -246,7 +246,8 @@ impl Drop for Rung<'_> {
     }
 }
 
-#[cfg(all(test, not(steadfast_loom)))]
+#[cfg(test)]
+#[cfg(not(steadfast_loom))]
 mod tests {
     use super::*;
 

@@ -10,7 +10,8 @@ use crate::actor::Runtime;
 use crate::clock::{Clock, SystemClock};
 use crate::durable::Ledger;
 use crate::observe::{Observer, Silent};
-#[cfg(all(test, not(steadfast_loom)))]
+#[cfg(test)]
+#[cfg(not(steadfast_loom))]
 use crate::store::ByHand;
 use crate::store::{Drive, Driven, Place, SimulatedDisk, StoreConfig, StoreError};
 
@@ -150,7 +151,8 @@ impl SystemBuilder {
     }
 
     /// As it is, on a simulated disk, with the store's steps taken by hand and no thread anywhere.
-    #[cfg(all(test, not(steadfast_loom)))]
+    #[cfg(test)]
+    #[cfg(not(steadfast_loom))]
     pub(crate) async fn open_by_hand(
         mut self,
         disk: &SimulatedDisk,

@@ -151,7 +151,8 @@ fn overlay(target: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
     target[offset..end].copy_from_slice(bytes);
 }
 
-#[cfg(all(test, not(steadfast_loom)))]
+#[cfg(test)]
+#[cfg(not(steadfast_loom))]
 mod tests {
     use super::*;
 

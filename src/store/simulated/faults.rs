@@ -34,7 +34,8 @@ pub(super) struct Faults {
     cut_in_write: Option<u64>,
     is_cut: bool,
     /// In which operation the power went last.
-    #[cfg(all(test, not(steadfast_loom)))]
+    #[cfg(test)]
+    #[cfg(not(steadfast_loom))]
     cut_in: Option<Operation>,
     /// All operations so far, in their order.
     trace: u64,
@@ -67,17 +68,20 @@ impl Faults {
         self.cut_at = Some(operation);
     }
 
-    #[cfg(all(test, not(steadfast_loom)))]
+    #[cfg(test)]
+    #[cfg(not(steadfast_loom))]
     pub(super) fn cut_in_write_from(&mut self, operation: u64) {
         self.cut_in_write = Some(operation);
     }
 
-    #[cfg(all(test, not(steadfast_loom)))]
+    #[cfg(test)]
+    #[cfg(not(steadfast_loom))]
     pub(super) fn cut_in(&self) -> Option<Operation> {
         self.cut_in
     }
 
-    #[cfg(all(test, not(steadfast_loom)))]
+    #[cfg(test)]
+    #[cfg(not(steadfast_loom))]
     pub(super) fn trace(&self) -> u64 {
         self.trace
     }
@@ -108,7 +112,8 @@ impl Faults {
         if is_time(self.cut_at) || what == Operation::Write && is_time(self.cut_in_write) {
             self.no_cut();
             self.is_cut = true;
-            #[cfg(all(test, not(steadfast_loom)))]
+            #[cfg(test)]
+            #[cfg(not(steadfast_loom))]
             {
                 self.cut_in = Some(what);
             }

@@ -19,6 +19,7 @@
 //   actor                             messages, handles, context, state; `Worker` runs, `turn` makes it one commit
 //   supervisor                        trees of children: strategies, limits, backoff, what is remembered of failures
 //   topic                             events stored once, and who reads them
+//   stream                            topics worked through in stages; items with their acknowledgement
 //   system                            open, spawn, supervise, look, act, shut down
 //
 // What is on disk is in docs/format.md, before it is in the code.
@@ -41,6 +42,7 @@ mod hostile;
 mod observe;
 mod policy;
 mod store;
+mod stream;
 pub mod supervisor;
 mod sync;
 mod system;
@@ -70,6 +72,10 @@ pub use self::error::{
 pub use self::observe::{Event, Observer, Silent, TurnOutcome};
 pub use self::policy::{Decision, FailureClass, FailurePolicy, OnActor, OnMessage, RetryPolicy};
 pub use self::store::StoreError;
+pub use self::stream::{
+    Flow, Keyed, One, ReadError, Sessions, Side, Sources, Stage, StageActor, StageError, StageRef,
+    TopicStream, Two, Window, Windowed, Windows,
+};
 pub use self::supervisor::{
     Backoff, ChildInfo, ChildSpec, ChildState, CountedFailure, Restart, RestartLimit, Strategy, Supervisor,
     SupervisorExit, SupervisorRef,

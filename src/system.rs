@@ -5,6 +5,7 @@ mod admin;
 mod builder;
 mod entities;
 mod spawn;
+mod streams;
 mod suspects;
 mod timekeeper;
 mod topics;

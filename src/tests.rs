@@ -22,6 +22,7 @@ mod schedule;
 mod schema;
 mod sends;
 mod state;
+mod streams;
 mod stuck;
 mod subscriptions;
 mod supervisors;

@@ -124,6 +124,12 @@ impl Failure {
         &self.text
     }
 
+    /// The same, and it says where it happened.
+    pub(crate) fn at(self, place: impl Display) -> Self {
+        let text = Failure::new(format_args!("{place}: {}", self.text)).text;
+        Failure { text, ..self }
+    }
+
     pub(crate) fn wish(&self) -> Wish {
         self.wish
     }

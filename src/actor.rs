@@ -68,7 +68,7 @@ pub(crate) use order::Key;
 pub use order::Order;
 pub(crate) use presence::{Crowd, Presence};
 pub use receipt::Receipt;
-pub(crate) use reply::{Answered, Asker, KeepReply, ReplySlot};
+pub(crate) use reply::{Answered, Asker, KeepReply, ReplySlot, ReplyWait};
 pub use runtime::Handled;
 pub(crate) use runtime::Runtime;
 pub(crate) use send::{

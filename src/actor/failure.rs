@@ -38,6 +38,7 @@ const MAX_LINKS: usize = 32;
 /// assert_eq!(busy().text(), "the bank is busy");
 /// assert_eq!(quantity("seven").unwrap_err().text(), "invalid digit found in string");
 /// ```
+#[derive(Clone)]
 pub struct Failure {
     text: String,
     wish: Wish,

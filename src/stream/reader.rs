@@ -19,7 +19,7 @@ use crate::durable::StartFrom;
 use crate::envelope;
 use crate::error::AdminError;
 use crate::store::{Letter, LogId, StoreError};
-use crate::topic::{Received, Topic, View};
+use crate::topic::{Ephemeral, EphemeralEnded, Received, Topic, View};
 
 /// The most events, and bytes of them, that are read at once.
 const PAGE: usize = 64;
@@ -188,5 +188,19 @@ impl<E> FusedStream for TopicStream<E> {
 impl<E> fmt::Debug for TopicStream<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TopicStream").field("ended", &self.is_terminated()).finish()
+    }
+}
+
+impl<E: Message> Ephemeral<E> {
+    /// The events as a stream: its last item says why there are no more. It ends when it is dropped.
+    pub fn into_stream(self) -> BoxStream<'static, Result<Received<E>, EphemeralEnded>> {
+        let events = stream::unfold(Some(self), |reader| async move {
+            let mut reader = reader?;
+            match reader.recv().await {
+                Ok(event) => Some((Ok(event), Some(reader))),
+                Err(ended) => Some((Err(ended), None)),
+            }
+        });
+        events.fuse().boxed()
     }
 }

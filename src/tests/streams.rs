@@ -1,6 +1,8 @@
 //! Streams: stages, sources and sinks, asked for what they promise.
 
 mod chains;
+mod sinks;
+mod sources;
 mod stages;
 
 use futures_util::StreamExt;

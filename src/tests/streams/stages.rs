@@ -371,3 +371,26 @@ async fn what_cannot_be_decoded_is_parked_and_the_stage_goes_on() {
     let dead = dead(&system).await;
     assert!(matches!(&dead[0].reason, crate::Reason::Undecodable(_)), "{dead:?}");
 }
+
+#[tokio::test]
+async fn two_topics_are_joined_within_their_time_also_when_their_events_are_alike() {
+    let world = World::new();
+    let system = world.open().await;
+    let (orders, out) = (buys(&system).await, lines_topic(&system, "out").await);
+    let paid = system.topic::<Buy>("paid").await.expect("opens");
+    let who = |buy: &Buy| buy.who.clone();
+    let join = orders.join("join", &paid, ms(10)).event_time(time, time, ms(0));
+    let pairs = join.on(who, who, |order, paid| line(format!("{} {}-{}", order.who, order.at, paid.at)));
+    let stage = system.run_stage(pairs.to(&out).expect("possible")).await.expect("runs");
+    orders.publish_all([buy("ann", 5, 1), buy("bob", 6, 1), buy("ann", 12, 1)]).await.expect("published");
+    soon(run_until_idle(&system)).await.expect("idle");
+    let events = [buy("ann", 2, 1), buy("ann", 15, 1), buy("bob", 17, 1), buy("ann", 22, 1), buy("ann", 30, 1)];
+    paid.publish_all(events).await.expect("published");
+    assert_eq!(all_of(&system, &out).await, ["ann 5-2", "ann 12-2", "ann 5-15", "ann 12-15", "ann 12-22"]);
+    // both sides have come to 12: what is from before is late
+    orders.publish(buy("ann", 11, 1)).await.expect("published");
+    all_of(&system, &out).await;
+    assert_eq!(stage.late().await.expect("readable"), 1);
+    let same = orders.join("same", &orders, ms(10)).on(who, who, |_, _| line("")).to(&out);
+    assert!(matches!(same, Err(StageError::SameTopic { .. })));
+}

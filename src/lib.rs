@@ -72,7 +72,11 @@ pub use self::error::{
 pub use self::observe::{Event, Observer, Silent, TurnOutcome};
 pub use self::policy::{Decision, FailureClass, FailurePolicy, OnActor, OnMessage, RetryPolicy};
 pub use self::store::StoreError;
-pub use self::stream::{Acknowledged, Consume, Deliveries, Delivery, DeliveryStream, DurableSink, EmptyBatch, Flow, Keyed, NotAcknowledged, One, ReadError, Sessions, Side, Source, Sources, Stage, StageActor, StageError, StageRef, TopicJoin, TopicStream, Two, Window, Windowed, Windows};
+pub use self::stream::{
+    Acknowledged, Consume, Deliveries, Delivery, DeliveryStream, DurableSink, EmptyBatch, Flow, Keyed,
+    NotAcknowledged, One, ReadError, Sessions, Side, Source, Sources, Stage, StageActor, StageError,
+    StageRef, TopicJoin, TopicStream, Two, Window, Windowed, Windows,
+};
 pub use self::supervisor::{
     Backoff, ChildInfo, ChildSpec, ChildState, CountedFailure, Restart, RestartLimit, Strategy, Supervisor,
     SupervisorExit, SupervisorRef,

@@ -31,7 +31,9 @@ pub(crate) fn run(options: &Options, runtime: &Runtime) -> Result<bool, Box<dyn 
     Shop::start(options, &data)?.finish(&mut rss_kib)?;
     let findings = runtime.block_on(plain::check(&data, &orders))?;
     if killed < kills {
-        return Err(format!("the shop was done before it was killed {kills} times: give it more orders").into());
+        return Err(
+            format!("the shop was done before it was killed {kills} times: give it more orders").into()
+        );
     }
     let Findings { windows, windows_wrong, outputs_missing, outputs_doubled } = findings;
     let seconds = began.elapsed().as_secs();
@@ -44,7 +46,9 @@ pub(crate) fn run(options: &Options, runtime: &Runtime) -> Result<bool, Box<dyn 
         println!("{report}");
     } else {
         println!("{} orders ({malformed} lines were none), killed {killed} times, {seconds} s", orders.len());
-        println!("{windows} windows: {windows_wrong} wrong, {outputs_missing} missing, {outputs_doubled} doubled");
+        println!(
+            "{windows} windows: {windows_wrong} wrong, {outputs_missing} missing, {outputs_doubled} doubled"
+        );
     }
     Ok(findings.hold())
 }
@@ -56,7 +60,9 @@ fn place(data: Option<&Path>) -> Result<(PathBuf, Option<tempfile::TempDir>), Bo
     };
     std::fs::create_dir_all(data)?;
     if std::fs::read_dir(data)?.next().is_some() {
-        return Err(format!("{} is not empty; give a directory that is empty or absent", data.display()).into());
+        return Err(
+            format!("{} is not empty; give a directory that is empty or absent", data.display()).into()
+        );
     }
     Ok((data.to_owned(), None))
 }

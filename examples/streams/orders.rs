@@ -91,7 +91,12 @@ fn made_up() -> Vec<Order> {
     let first = days("1997-01-01").unwrap_or_default();
     let order = |order_id| {
         let customer = format!("{:05}", 1 + below(700));
-        Order { order_id, customer, at: (first + order_id / 14) * DAY, cents: (1 + below(5)) * (799 + 100 * below(12)) }
+        Order {
+            order_id,
+            customer,
+            at: (first + order_id / 14) * DAY,
+            cents: (1 + below(5)) * (799 + 100 * below(12)),
+        }
     };
     (1..=4_000).map(order).collect()
 }

@@ -94,15 +94,24 @@ pub(crate) async fn run(system: &System, orders: &Topic<Order>) -> Result<[Runni
 
     let revenue = timed(STAGES[0])
         .key_by(|order| order.customer.clone())
-        .scan(|| None, |first: &mut Option<u64>, _, order| {
-            let first = *first.get_or_insert(order.at);
-            Some((cohort(first), order.cents))
-        })
+        .scan(
+            || None,
+            |first: &mut Option<u64>, _, order| {
+                let first = *first.get_or_insert(order.at);
+                Some((cohort(first), order.cents))
+            },
+        )
         .key_by(|(cohort, _)| *cohort)
         .window(Window::tumbling(A_DAY))
-        .fold(|| (0, 0), |(orders, sum): &mut (u64, u64), (_, cents)| (*orders, *sum) = (*orders + 1, *sum + cents))
-        .map(|Windowed { key: cohort, start, value: (orders, cents), .. }| {
-            Revenue { day: start.as_millis() / DAY, cohort, orders, cents }
+        .fold(
+            || (0, 0),
+            |(orders, sum): &mut (u64, u64), (_, cents)| (*orders, *sum) = (*orders + 1, *sum + cents),
+        )
+        .map(|Windowed { key: cohort, start, value: (orders, cents), .. }| Revenue {
+            day: start.as_millis() / DAY,
+            cohort,
+            orders,
+            cents,
         })
         .to_with(&results.revenue, |revenue| PublishOptions::new().key(revenue.cohort.to_string()))?;
 
@@ -122,11 +131,16 @@ pub(crate) async fn run(system: &System, orders: &Topic<Order>) -> Result<[Runni
         .session(A_DAY * BREAK as u32)
         .fold(
             || (0, 0),
-            |(orders, sum): &mut (u64, u64), order: &Order| (*orders, *sum) = (*orders + 1, *sum + order.cents),
+            |(orders, sum): &mut (u64, u64), order: &Order| {
+                (*orders, *sum) = (*orders + 1, *sum + order.cents)
+            },
             |(orders, sum), (more, cents)| (*orders, *sum) = (*orders + more, *sum + cents),
         )
-        .map(|Windowed { key: customer, start, value: (orders, cents), .. }| {
-            Session { customer, from: start.as_millis() / DAY, orders, cents }
+        .map(|Windowed { key: customer, start, value: (orders, cents), .. }| Session {
+            customer,
+            from: start.as_millis() / DAY,
+            orders,
+            cents,
         })
         .to(&results.sessions)?;
 

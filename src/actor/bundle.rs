@@ -36,6 +36,7 @@ struct Many<A: Actor>(Vec<InBatch<SumOf<A>>>);
 
 impl<A: Actor> Job<A> for Many<A> {
     type Came = Vec<Result<Answered, Failure>>;
+    const IS_ONE: bool = false;
 
     fn run(
         self,

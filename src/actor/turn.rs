@@ -41,6 +41,8 @@ use crate::store::{Admitted, Batch, Condition, LogId, MailboxId, Origin, Slice, 
 pub(super) trait Job<A: Actor> {
     /// What a success brings.
     type Came;
+    /// Whether it is one letter, of which the context tells where it is from.
+    const IS_ONE: bool;
 
     fn run(
         self,
@@ -57,6 +59,7 @@ struct One<A: Actor> {
 
 impl<A: Actor> Job<A> for One<A> {
     type Came = Answered;
+    const IS_ONE: bool = true;
 
     fn run(
         self,
@@ -271,7 +274,7 @@ impl<A: Actor> Worker<A> {
     ) -> Result<Attempted<J::Came>, Ending> {
         let mut control = self.control.clone();
         // those of a batch may come from several
-        let from = if self.batch.is_none() { self.origin(stub.place).await? } else { None };
+        let from = if J::IS_ONE { self.origin(stub.place).await? } else { None };
         let cells = std::mem::take(&mut self.cells);
         let mut context = Context::new(Turn {
             runtime: &self.runtime,

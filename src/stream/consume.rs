@@ -20,9 +20,9 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::delivery::{Delivery, ToSource, Verdict};
 use crate::actor::{
-    About, Actor, ActorRef, Answered, Asker, Contains, Context, Control, Dispatch, Failure, InBatch, KeepReply,
-    List, MailboxOptions, Message, MessageKind, Order, ReplySlot, Running, Runtime, Start, Stored, Subscribes,
-    Undecodable, decode_one,
+    About, Actor, ActorRef, Answered, Asker, Contains, Context, Control, Dispatch, Failure, InBatch,
+    KeepReply, List, MailboxOptions, Message, MessageKind, Order, ReplySlot, Running, Runtime, Start, Stored,
+    Subscribes, Undecodable, decode_one,
 };
 use crate::durable::StartFrom;
 use crate::error::SpawnError;
@@ -62,12 +62,15 @@ impl<M: Message> Source<M> {
         }
         let (slot, committed) = ReplySlot::new();
         let (verdict, said) = oneshot::channel();
-        let delivery = Delivery::new(item, about, ToSource { verdict, committed, runtime: ctx.runtime.clone() });
+        let delivery =
+            Delivery::new(item, about, ToSource { verdict, committed, runtime: ctx.runtime.clone() });
         // a stream that is gone drops it, which is heard below
         let _ = self.feed.given.send(delivery);
         match said.await.unwrap_or(Verdict::Released) {
             Verdict::Handled => Answered::new((), Some(slot), keep),
-            Verdict::Released if cfg!(steadfast_bug = "ack_what_is_dropped") => Answered::new((), Some(slot), keep),
+            Verdict::Released if cfg!(steadfast_bug = "ack_what_is_dropped") => {
+                Answered::new((), Some(slot), keep)
+            }
             Verdict::Failed(why) => Err(why),
             Verdict::Released => Err(given_back()),
         }
@@ -211,7 +214,8 @@ impl<'a, M: Message> Consume<'a, M> {
         let feed = Arc::new(Feed { demand: Semaphore::new(0), given });
         let demand = Arc::downgrade(&feed);
         let factory = Arc::new(move || Source { feed: feed.clone() });
-        let (source, running) = Start { name, factory, options, link: None, tells_end: true }.start(runtime).await?;
+        let (source, running) =
+            Start { name, factory, options, link: None, tells_end: true }.start(runtime).await?;
         runs(running);
         Ok(Deliveries { items, feed: demand, source, is_asked: false, has_ended: false })
     }

@@ -116,7 +116,8 @@ impl Parts {
         if let Some((_, so_far)) = &mut *whole {
             *so_far = so_far.clone().and(verdict);
         }
-        let is_last = self.left.fetch_sub(1, Ordering::AcqRel) == 1 || cfg!(steadfast_bug = "ack_with_the_first_part");
+        let is_last =
+            self.left.fetch_sub(1, Ordering::AcqRel) == 1 || cfg!(steadfast_bug = "ack_with_the_first_part");
         match whole.take_if(|_| is_last) {
             Some((ack, verdict)) => ack.settle(verdict),
             // the last one is what settles it
@@ -223,7 +224,10 @@ impl<T> Delivery<T> {
 
 impl<T: fmt::Debug> fmt::Debug for Delivery<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Delivery").field("item", &self.item).field("id", &self.about.id).finish_non_exhaustive()
+        f.debug_struct("Delivery")
+            .field("item", &self.item)
+            .field("id", &self.about.id)
+            .finish_non_exhaustive()
     }
 }
 

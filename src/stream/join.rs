@@ -43,7 +43,12 @@ impl<L: Message> Topic<L> {
     /// identity. Everything else is as with [`Topic::stage`].
     ///
     /// An event that happened before the watermark of the side that is behind is late: it is dropped, counted and logged.
-    pub fn join<R: Message>(&self, name: impl Into<String>, right: &Topic<R>, within: Duration) -> TopicJoin<L, R> {
+    pub fn join<R: Message>(
+        &self,
+        name: impl Into<String>,
+        right: &Topic<R>,
+        within: Duration,
+    ) -> TopicJoin<L, R> {
         let name = name.into();
         let mut flow = Flow {
             name: name.clone(),
@@ -170,7 +175,9 @@ where
         for Timed { item, .. } in came.items {
             let now = turn.ctx.now();
             let (key, at) = match (&item, &self.times) {
-                (Side::Left(left), times) => (self.keys.0(left), times.as_ref().map_or(now, |times| times.0(left))),
+                (Side::Left(left), times) => {
+                    (self.keys.0(left), times.as_ref().map_or(now, |times| times.0(left)))
+                }
                 (Side::Right(right), times) => {
                     (self.keys.1(right), times.as_ref().map_or(now, |times| times.1(right)))
                 }
@@ -178,7 +185,12 @@ where
             let at = at.as_millis();
             if at < clock.watermark() && self.times.is_some() {
                 let late = clock.count_late();
-                tracing::warn!(stage = turn.ctx.name(), at, late, "an event was too late for its partners, and is dropped");
+                tracing::warn!(
+                    stage = turn.ctx.name(),
+                    at,
+                    late,
+                    "an event was too late for its partners, and is dropped"
+                );
                 continue;
             }
             sides.number += 1;
@@ -197,7 +209,11 @@ where
                 }
             }
             let due = at.saturating_add(self.within).saturating_add(1);
-            self.timers.add(&Due { at: due, start: sides.number * 2 + u64::from(is_left), key }, &mut clock, turn)?;
+            self.timers.add(
+                &Due { at: due, start: sides.number * 2 + u64::from(is_left), key },
+                &mut clock,
+                turn,
+            )?;
             let passed = at.saturating_sub(self.out_of_order);
             match (&self.times, is_left) {
                 (None, _) => (sides.left, sides.right) = (at, at),

@@ -58,8 +58,9 @@ fn plans() -> impl Strategy<Value = Plan> {
         events
     });
     let some = (prop::collection::vec(op, 0..5), end, events);
-    (some, 1..9usize, 2..20u64, prop::collection::vec(1..80u64, 1..4), any::<u64>())
-        .prop_map(|((ops, end, events), batch, fails, cuts, seed)| Plan { ops, end, events, batch, fails, cuts, seed })
+    (some, 1..9usize, 2..20u64, prop::collection::vec(1..80u64, 1..4), any::<u64>()).prop_map(
+        |((ops, end, events), batch, fails, cuts, seed)| Plan { ops, end, events, batch, fails, cuts, seed },
+    )
 }
 
 /// The stage of a plan.
@@ -94,7 +95,9 @@ fn stage(plan: &Plan, buys: &Topic<Buy>, out: &Topic<Line>) -> Stage<One<Buy>> {
         End::Windows(size, slide) => {
             keyed(flow).window(Window::sliding(ms(size), ms(slide))).fold(|| 0, sum).map(told)
         }
-        End::Sessions(gap) => keyed(flow).session(ms(gap)).fold(|| 0, sum, |sum, other| *sum += other).map(told),
+        End::Sessions(gap) => {
+            keyed(flow).session(ms(gap)).fold(|| 0, sum, |sum, other| *sum += other).map(told)
+        }
     };
     let stage = end.to(out).expect("possible").retry(at_once(5));
     stage.batch(plan.batch, ms(0)).expect("possible")
@@ -149,7 +152,9 @@ fn plain(plan: &Plan) -> Vec<String> {
                 }
             }
             let told = |(key, all): (String, Vec<_>)| {
-                all.into_iter().map(move |(start, end, sum)| tell(&key, start, end, sum).0).collect::<Vec<_>>()
+                all.into_iter()
+                    .map(move |(start, end, sum)| tell(&key, start, end, sum).0)
+                    .collect::<Vec<_>>()
             };
             open.into_iter().flat_map(told).collect()
         }

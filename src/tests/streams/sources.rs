@@ -213,7 +213,10 @@ async fn a_batch_acknowledges_what_it_holds_and_one_of_nothing_is_refused() {
     soon(batch.ack()).await.expect("acknowledged");
     assert_eq!(handled(&system, "reader").await, 4);
     drop(batches);
-    assert!(matches!(futures_util::stream::empty::<Delivery<u8>>().batch_delivered(0, secs(1)), Err(EmptyBatch)));
+    assert!(matches!(
+        futures_util::stream::empty::<Delivery<u8>>().batch_delivered(0, secs(1)),
+        Err(EmptyBatch)
+    ));
 }
 
 #[tokio::test]
@@ -242,7 +245,10 @@ async fn a_slow_reader_of_a_topic_reads_no_more_than_a_page_ahead() {
     let system = world.open().await;
     let buys = published(&system, 0..500).await;
     let mut topic = buys.read(StartFrom::Earliest).await.expect("opens");
-    assert!(topic.next().now_or_never().is_none_or(|one| one.is_some()), "nothing is read before it is polled");
+    assert!(
+        topic.next().now_or_never().is_none_or(|one| one.is_some()),
+        "nothing is read before it is polled"
+    );
     let came: Vec<_> = soon(topic.take(100).collect::<Vec<_>>()).await;
     assert_eq!(came.len(), 100);
 }

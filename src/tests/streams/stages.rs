@@ -384,7 +384,8 @@ async fn two_topics_are_joined_within_their_time_also_when_their_events_are_alik
     let stage = system.run_stage(pairs.to(&out).expect("possible")).await.expect("runs");
     orders.publish_all([buy("ann", 5, 1), buy("bob", 6, 1), buy("ann", 12, 1)]).await.expect("published");
     soon(run_until_idle(&system)).await.expect("idle");
-    let events = [buy("ann", 2, 1), buy("ann", 15, 1), buy("bob", 17, 1), buy("ann", 22, 1), buy("ann", 30, 1)];
+    let events =
+        [buy("ann", 2, 1), buy("ann", 15, 1), buy("bob", 17, 1), buy("ann", 22, 1), buy("ann", 30, 1)];
     paid.publish_all(events).await.expect("published");
     assert_eq!(all_of(&system, &out).await, ["ann 5-2", "ann 12-2", "ann 5-15", "ann 12-15", "ann 12-22"]);
     // both sides have come to 12: what is from before is late

@@ -14,3 +14,4 @@ names!(kept: "stage.kept." 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
 names!(due: "stage.due." 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
 names!(other: "stage.other." 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
 names!(sides: "stage.sides." 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
+names!(time: "stage.time." 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);

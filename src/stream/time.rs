@@ -18,7 +18,7 @@ pub(super) struct ByEvent<F> {
 
 impl<F> ByEvent<F> {
     pub(super) fn new(slot: usize, at: F, out_of_order: Duration) -> Self {
-        ByEvent { watermark: Cell::new(names::clock(slot), 1), at, out_of_order: millis(out_of_order) }
+        ByEvent { watermark: Cell::new(names::time(slot), 1), at, out_of_order: millis(out_of_order) }
     }
 }
 

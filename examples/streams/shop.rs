@@ -26,7 +26,9 @@ pub(crate) async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         topic.publish_all(orders.to_vec()).await?;
     }
     // a watermark overtakes events that wait
-    while handled(&system).await? < all.len() as u64 * stages::STAGES.len() as u64 {
+    while handled(&system).await.map_err(|why| -> Box<dyn Error> { why })?
+        < all.len() as u64 * stages::STAGES.len() as u64
+    {
         tokio::time::sleep(SAY).await;
     }
     let end = all.last().map_or(0, |order| order.at) + 366 * DAY;

@@ -48,6 +48,7 @@ pub(crate) use affinity::Spread;
 #[cfg(not(steadfast_loom))]
 pub(crate) use affinity::{home, salt_of};
 pub use ask::Ask;
+pub(crate) use batch::About;
 pub use batch::{BatchHandler, Item, Outcomes};
 pub use context::{Context, FromTopic, Target};
 pub use failure::Failure;
@@ -57,8 +58,8 @@ pub use handle::{ActorRef, Recipient};
 pub use hooks::Gap;
 pub use life::{Exit, Failed};
 pub(crate) use life::{Life, Link};
-pub(crate) use list::read;
 pub use list::{Contains, MessageList};
+pub(crate) use list::{Dispatch, InBatch, List, MessageKind, decode_one, read};
 pub(crate) use mailbox::{Control, Mailbox};
 pub use message::{Actor, Handler, Message, Stored, Undecodable};
 
@@ -69,6 +70,7 @@ pub(crate) use order::Key;
 pub use order::Order;
 pub(crate) use presence::{Crowd, Presence};
 pub use receipt::Receipt;
+pub(crate) use reply::{Answered, Asker, KeepReply, ReplySlot, ReplyWait};
 pub use runtime::Handled;
 pub(crate) use runtime::Runtime;
 pub(crate) use send::{
@@ -78,6 +80,7 @@ pub(crate) use send::{
 pub(crate) use start::{Made, Running, Start, check_shapes, decoder, mailbox, not_opened, start_group};
 pub use state::{Cell, CellList, CellMap, ListRef, MapKey, MapRef, State, StateRef, decode_value};
 pub use tell::{SendFuture, Tell};
+pub(crate) use turn::panic_text;
 pub use watch::Terminated;
 pub use worker::MailboxOptions;
 pub(crate) use worker::{Factory, Subscribes};

@@ -275,6 +275,19 @@ impl<M> AskError<M> {
         }
     }
 
+    /// The same of another message.
+    pub(crate) fn map<N>(self, map: impl FnOnce(M) -> N) -> AskError<N> {
+        match self {
+            AskError::Refused { message, why } => AskError::Refused { message: map(message), why },
+            AskError::TimedOut { id, after } => AskError::TimedOut { id, after },
+            AskError::Blocked { id, until } => AskError::Blocked { id, until },
+            AskError::Failed { id, why } => AskError::Failed { id, why },
+            AskError::NoReply { id } => AskError::NoReply { id },
+            AskError::Undecodable { id, why } => AskError::Undecodable { id, why },
+            AskError::Unknown { id, why } => AskError::Unknown { id, why },
+        }
+    }
+
     fn text(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             AskError::Refused { why, .. } => write!(f, "the message was not accepted: {why}"),

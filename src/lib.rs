@@ -19,6 +19,7 @@
 //   actor                             messages, handles, context, state; `Worker` runs, `turn` makes it one commit
 //   supervisor                        trees of children: strategies, limits, backoff, what is remembered of failures
 //   topic                             events stored once, and who reads them
+//   stream                            topics worked through in stages; items with their acknowledgement
 //   system                            open, spawn, supervise, look, act, shut down; check and salvage what does not open
 //
 // What is on disk is in docs/format.md, before it is in the code.
@@ -59,6 +60,8 @@ mod policy;
 mod simulation;
 mod store;
 #[cfg(not(steadfast_loom))]
+mod stream;
+#[cfg(not(steadfast_loom))]
 pub mod supervisor;
 mod sync;
 #[cfg(not(steadfast_loom))]
@@ -98,6 +101,12 @@ pub use self::store::StoreError;
 pub use self::store::salvage::{
     CheckReport, Contents, Finding, LostCommits, LostMessages, MailboxContents, SalvageReport, Severity,
     SubscriptionContents, TopicContents,
+};
+#[cfg(not(steadfast_loom))]
+pub use self::stream::{
+    Acknowledged, Consume, Deliveries, Delivery, DeliveryStream, DurableSink, EmptyBatch, Flow, Keyed,
+    NotAcknowledged, One, ReadError, Sessions, Side, Source, Sources, Stage, StageActor, StageError,
+    StageRef, TopicJoin, TopicStream, Two, Window, Windowed, Windows,
 };
 #[cfg(not(steadfast_loom))]
 pub use self::supervisor::{

@@ -6,6 +6,7 @@ mod builder;
 mod entities;
 mod offline;
 mod spawn;
+mod streams;
 mod suspects;
 mod timekeeper;
 mod topics;

@@ -24,6 +24,7 @@ mod schedule;
 mod schema;
 mod sends;
 mod state;
+mod streams;
 mod stuck;
 mod subscriptions;
 mod supervisors;

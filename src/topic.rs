@@ -18,6 +18,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+pub(crate) use self::ephemeral::View;
 pub use self::ephemeral::{Ephemeral, EphemeralEnded, Overflow, Received};
 pub use self::publish::{Publish, PublishFuture, PublishOptions, PublishReceipt, Published};
 pub use self::reader::Reads;

@@ -27,7 +27,9 @@ const SHELVES: &[(&str, &[&str])] = &[
     ("actor", &["actor"]),
     ("entity", &["entity"]),
     ("supervisor", &["supervisor"]),
-    ("flow", &["topic", "task", "workflow", "stream", "cron"]),
+    ("flow", &["topic", "task", "workflow", "cron"]),
+    // above them: a stage reads topics and publishes to them
+    ("stream", &["stream"]),
     ("system", &["system"]),
     ("edge", &["webhook", "http", "brokers", "metrics", "console"]),
     // compiled with `--cfg fuzzing` alone

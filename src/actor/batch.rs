@@ -5,7 +5,7 @@
 
 use std::future::Future;
 
-use super::context::Context;
+use super::context::{Context, FromTopic};
 use super::failure::Failure;
 use super::message::{Actor, Handler, Message};
 use crate::clock::Timestamp;
@@ -114,6 +114,7 @@ pub(crate) struct About {
     pub(crate) attempt: u32,
     pub(crate) sent_at: Timestamp,
     pub(crate) headers: Headers,
+    pub(crate) from: Option<FromTopic>,
 }
 
 impl<M> Item<M> {
@@ -144,6 +145,11 @@ impl<M> Item<M> {
     /// The message's [key](crate::Tell::key), if it has one.
     pub fn key(&self) -> Option<&str> {
         self.about.headers.get(ORDER_KEY)
+    }
+
+    /// As [`Context::topic`], for this message.
+    pub fn topic(&self) -> Option<&FromTopic> {
+        self.about.from.as_ref()
     }
 
     /// As [`Context::idempotency_key`], for this message: the same whenever it is handled again, in whatever batch.

@@ -36,6 +36,7 @@ struct Many<A: Actor>(Vec<InBatch<SumOf<A>>>);
 
 impl<A: Actor> Job<A> for Many<A> {
     type Came = Vec<Result<Answered, Failure>>;
+    const IS_ONE: bool = false;
 
     fn run(
         self,
@@ -175,7 +176,7 @@ impl<A: Actor> Worker<A> {
         let (mut stubs, mut items) = (Vec::with_capacity(opened.len()), Vec::with_capacity(opened.len()));
         for (stub, sum) in opened {
             // whatever failed before is alone
-            let about = stub.head.about(1);
+            let about = stub.head.about(1, self.origin(stub.place).await?);
             items.push(InBatch { sum, about, keep: keep_reply(&stub.head) });
             stubs.push(stub);
         }

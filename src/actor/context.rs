@@ -186,7 +186,8 @@ impl<A: Actor> Context<A> {
     }
 
     /// The topic this event comes from, and its sequence number there; none for what was sent to the actor itself, for an event
-    /// that was tried [later](crate::OnMessage::RetryLater) or put back from the dead letters, and in batches.
+    /// that was tried [later](crate::OnMessage::RetryLater) or put back from the dead letters, and in batches, where each
+    /// [`Item`](crate::Item::topic) tells its own.
     pub fn topic(&self) -> Option<&FromTopic> {
         self.from.as_ref()
     }
@@ -509,8 +510,8 @@ impl<A: Actor> Context<A> {
     }
 
     /// What a handler of batches may know of the message.
-    pub(super) fn about(&self) -> About {
-        self.head.about(self.attempt)
+    pub(crate) fn about(&self) -> About {
+        self.head.about(self.attempt, self.from.clone())
     }
 
     /// Resolves when the actor is asked to end: a long handler should come to a good place and return.

@@ -38,6 +38,7 @@ const MAX_LINKS: usize = 32;
 /// assert_eq!(busy().text(), "the bank is busy");
 /// assert_eq!(quantity("seven").unwrap_err().text(), "invalid digit found in string");
 /// ```
+#[derive(Clone)]
 pub struct Failure {
     text: String,
     wish: Wish,
@@ -122,6 +123,12 @@ impl Failure {
     /// What went wrong.
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// The same, and it says where it happened.
+    pub(crate) fn at(self, place: impl Display) -> Self {
+        let text = Failure::new(format_args!("{place}: {}", self.text)).text;
+        Failure { text, ..self }
     }
 
     pub(crate) fn wish(&self) -> Wish {

@@ -277,13 +277,20 @@ pub(crate) fn read<M: Message>(kind: &MessageKind, stored: &Envelope<'_>) -> Res
     kind.check(stored.version, stored.shape)?;
     let body = Stored::new(stored.name, stored.version, stored.body);
     // user code: an upcast may panic, and so may a `Deserialize`
-    let read = || if stored.version == M::VERSION { body.decode() } else { M::upcast(body) };
-    std::panic::catch_unwind(AssertUnwindSafe(read))
+    std::panic::catch_unwind(AssertUnwindSafe(|| decode_one(body)))
         .unwrap_or_else(|panic| Err(body.malformed(panic_text(&*panic))))
 }
 
 fn unknown(name: &str) -> Undecodable {
     Undecodable::UnknownName { name: name.to_owned() }
+}
+
+/// A stored message of a known type and shape, decoded or upcast.
+pub(crate) fn decode_one<M: Message>(stored: Stored<'_>) -> Result<M, Undecodable> {
+    match stored.version() == M::VERSION {
+        true => stored.decode(),
+        false => M::upcast(stored),
+    }
 }
 
 /// A message and the slot for its reply: the sum of a list of one.
@@ -309,11 +316,7 @@ impl<M: Message> List for M {
     }
 
     fn decode(place: usize, stored: Stored<'_>) -> Option<Result<Held<M>, Undecodable>> {
-        let read = || match stored.version() == M::VERSION {
-            true => stored.decode(),
-            false => M::upcast(stored),
-        };
-        (place == 0).then(|| read().map(|message| Held { message, reply: None }))
+        (place == 0).then(|| decode_one(stored).map(|message| Held { message, reply: None }))
     }
 
     fn place(_: &Held<M>) -> usize {

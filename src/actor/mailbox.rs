@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 use super::batch::About;
+use super::context::FromTopic;
 use super::life::{Failed, Life};
 use super::list::{Decoder, SumOf};
 use super::message::Actor;
@@ -92,8 +93,8 @@ pub(crate) struct Head {
 
 impl Head {
     /// What a handler of batches may know of the message.
-    pub(super) fn about(&self, attempt: u32) -> About {
-        About { id: self.id, attempt, sent_at: self.sent_at, headers: self.headers.clone() }
+    pub(super) fn about(&self, attempt: u32, from: Option<FromTopic>) -> About {
+        About { id: self.id, attempt, sent_at: self.sent_at, headers: self.headers.clone(), from }
     }
 }
 

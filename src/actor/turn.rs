@@ -41,6 +41,8 @@ use crate::store::{Admitted, Batch, Condition, LogId, MailboxId, Origin, Slice, 
 pub(super) trait Job<A: Actor> {
     /// What a success brings.
     type Came;
+    /// Whether it is one letter, of which the context tells where it is from.
+    const IS_ONE: bool;
 
     fn run(
         self,
@@ -57,6 +59,7 @@ struct One<A: Actor> {
 
 impl<A: Actor> Job<A> for One<A> {
     type Came = Answered;
+    const IS_ONE: bool = true;
 
     fn run(
         self,
@@ -271,7 +274,7 @@ impl<A: Actor> Worker<A> {
     ) -> Result<Attempted<J::Came>, Ending> {
         let mut control = self.control.clone();
         // those of a batch may come from several
-        let from = if self.batch.is_none() { self.origin(stub.place).await? } else { None };
+        let from = if J::IS_ONE { self.origin(stub.place).await? } else { None };
         let cells = std::mem::take(&mut self.cells);
         let mut context = Context::new(Turn {
             runtime: &self.runtime,
@@ -874,7 +877,7 @@ pub(super) fn lose(stub: &Stub, why: ReplyLost) {
 }
 
 /// The message of a panic.
-pub(super) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
     format!("panicked: {}", text.as_deref().unwrap_or("(no message)"))

@@ -85,6 +85,12 @@ struct Ring<E> {
     ended: Option<EphemeralEnded>,
 }
 
+impl<E> Received<E> {
+    pub(crate) fn new(event: E, sequence: u64, missed: u64) -> Self {
+        Received { event, sequence, missed }
+    }
+}
+
 impl<E> Ring<E> {
     /// Takes an event, or drops one. False when the subscription has ended.
     fn push(&mut self, sequence: u64, event: E) -> bool {
@@ -131,14 +137,11 @@ impl<E: Message> Topic<E> {
     /// # Errors
     /// The store failed.
     pub async fn ephemeral(&self, capacity: usize, overflow: Overflow) -> Result<Ephemeral<E>, AdminError> {
-        let ledger = &self.runtime.ledger;
-        let id = ledger.blocking(|store| store.new_view_id()).await?;
-        let next = ledger.progress(self.log).await?.next;
+        let (view, bell) = View::of(&self.runtime, self.log).await?;
+        let next = self.runtime.ledger.progress(self.log).await?.next;
         let capacity = if overflow == Overflow::Latest { 1 } else { capacity.max(1) };
         let ring = Ring { waiting: VecDeque::new(), overflow, capacity, missed: 0, lost: 0, ended: None };
         let shared = Arc::new(Shared { ring: Mutex::new(ring), filled: Bell::new() });
-        let bell = ledger.store().passing_view(id, self.log);
-        let view = View { runtime: self.runtime.clone(), id };
         let tail = tokio::spawn(follow(view, bell, next, shared.clone()));
         Ok(Ephemeral { shared, tail })
     }
@@ -205,9 +208,20 @@ impl<E: Message> fmt::Debug for Ephemeral<E> {
 }
 
 /// The view through which the events come. It ends with the task that reads it.
-struct View {
+pub(crate) struct View {
     runtime: Arc<Runtime>,
     id: MailboxId,
+}
+
+impl View {
+    /// A view of a topic, and what rings when that has grown.
+    pub(crate) async fn of(runtime: &Arc<Runtime>, topic: LogId) -> Result<(Self, Arc<Bell>), StoreError> {
+        let id = runtime.ledger.blocking(|store| store.new_view_id()).await?;
+        // the log is loaded before something is to show it
+        runtime.ledger.progress(topic).await?;
+        let bell = runtime.ledger.store().passing_view(id, topic);
+        Ok((View { runtime: runtime.clone(), id }, bell))
+    }
 }
 
 impl Drop for View {

@@ -112,6 +112,8 @@ impl<M: Message> List for Fed<M> {
     fn attach(_: &mut M, _: &Asker) {}
 }
 
+// no use to whoever sends an actor what it does not take
+#[diagnostic::do_not_recommend]
 impl<M: Message> Contains<M, ()> for Fed<M> {
     const PLACE: usize = 0;
 

@@ -208,6 +208,8 @@ impl<S: Sources> List for Inputs<S> {
     }
 }
 
+// no use to whoever sends an actor what it does not take
+#[diagnostic::do_not_recommend]
 impl<S: Sources> Contains<Tick, ()> for Inputs<S> {
     const PLACE: usize = 0;
 

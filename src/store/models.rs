@@ -29,7 +29,8 @@ impl Small {
         let disk = SimulatedDisk::new(1);
         let config = StoreConfig { segment: LEAST_SEGMENT, ballast: 0, limits, ..StoreConfig::default() };
         let place = Place::simulated(&disk);
-        let (store, committer, ..) = Store::open_undriven(place, &config, Arc::new(Silent)).unwrap();
+        let (store, committer, ..) =
+            Store::open_undriven(place, &config, Arc::new(Silent), Drive::Threads).unwrap();
         store.load_mailbox(LOG.mailbox, None).unwrap();
         Small { store, disk, committer }
     }

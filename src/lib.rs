@@ -69,7 +69,7 @@ pub use self::error::{
 };
 pub use self::observe::{Event, Observer, Silent, TurnOutcome};
 pub use self::policy::{Decision, FailureClass, FailurePolicy, OnActor, OnMessage, RetryPolicy};
-pub use self::store::StoreError;
+pub use self::store::{EngineChoice, StoreError};
 pub use self::supervisor::{
     Backoff, ChildInfo, ChildSpec, ChildState, CountedFailure, Restart, RestartLimit, Strategy, Supervisor,
     SupervisorExit, SupervisorRef,

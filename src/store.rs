@@ -9,7 +9,8 @@
 //! Where to look: [`batch`] what is asked for · [`admission`] the order of the world · [`committer`], [`journal`],
 //! [`segment`], [`group`] the durability point · [`overlay`], [`checkpoint`], [`packer`], [`writer`], [`census`], [`sealed`]
 //! the way to the engine · [`page`], [`page_files`], [`shelf`], [`accounts`] what lies beside it · [`recovery`], [`manifest`] the way back · [`roll`], [`last_words`] what a crash leaves to say who
-//! did it · [`read`] who asks · [`medium`], [`engine`] the two seams.
+//! did it · [`read`] who asks · [`medium`], [`engine`] the two seams · [`engine_choice`], [`hardened`], [`sled`] (and `redb`) what
+//! stands behind the second.
 
 mod accounts;
 mod admission;
@@ -26,9 +27,11 @@ mod cursor;
 mod disk;
 mod driver;
 mod engine;
+mod engine_choice;
 mod fault;
 mod file_name;
 mod group;
+mod hardened;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod hostile;
 mod journal;
@@ -45,6 +48,8 @@ mod page;
 mod page_files;
 mod read;
 mod recovery;
+#[cfg(feature = "redb")]
+mod redb;
 mod roll;
 mod sealed;
 mod segment;
@@ -72,6 +77,7 @@ use self::checkpoint::Checkpointer;
 use self::committer::Committer;
 pub(crate) use self::driver::Driven;
 use self::engine::Engine;
+pub use self::engine_choice::EngineChoice;
 pub use self::fault::StoreError;
 use self::journal::Segments;
 pub(crate) use self::keys::{FIRST_ENTITY, KEY_MARK, LANES, LogId, MailboxId, is_entity, is_view, region_of};
@@ -106,6 +112,8 @@ pub(crate) struct StoreConfig {
     pub(crate) page_file: u64,
     /// How often the high-water mark is written while nothing else writes the manifest.
     pub(crate) mark_every: Duration,
+    /// The engine of a new store, which an existing one must have; with none it is the default and whichever there is.
+    pub(crate) engine: Option<EngineChoice>,
 }
 
 impl Default for StoreConfig {
@@ -119,6 +127,7 @@ impl Default for StoreConfig {
             limits: Limits { count: 1_000_000, bytes: 4 << 30 },
             page_file: 16 << 20,
             mark_every: Duration::from_secs(5),
+            engine: None,
         }
     }
 }

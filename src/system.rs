@@ -28,7 +28,7 @@ use crate::actor::Group;
 use crate::actor::{Actor, ActorRef, Address, Factory, Order, Running, Runtime, Spread, mailbox};
 use crate::clock::{Deadline, Timestamp};
 use crate::error::{LookupError, ShutdownError, SpawnError, SuperviseError};
-use crate::store::{Driven, StoreError};
+use crate::store::{Driven, EngineChoice, StoreError};
 use crate::supervisor::{RunningTree, Supervisor, SupervisorRef};
 use crate::topic::Retentions;
 
@@ -271,6 +271,17 @@ impl System {
         let to = to.into();
         self.inner.runtime.ledger.store().durable_now().await?;
         self.inner.runtime.ledger.blocking(move |store| store.backup(&to)).await
+    }
+
+    /// As [`System::backup`], with this engine in the copy: so a store moves from one engine to another. Back it up, shut down,
+    /// and open the copy in its place.
+    ///
+    /// # Errors
+    /// As [`System::backup`].
+    pub async fn backup_with(&self, to: impl Into<PathBuf>, engine: EngineChoice) -> Result<u64, StoreError> {
+        let to = to.into();
+        self.inner.runtime.ledger.store().durable_now().await?;
+        self.inner.runtime.ledger.blocking(move |store| store.backup_with(&to, engine)).await
     }
 
     /// Ends all actors and supervisors, in reverse order of their start: each actor after the turn that runs; turns that still run at the deadline are

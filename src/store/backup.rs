@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use super::accounts::Accounts;
 use super::engine::{Engine, EngineError, Pair, Seal, Write};
+use super::engine_choice::EngineChoice;
 use super::fault::StoreError;
 use super::lock::Lock;
 use super::manifest::{CleanClose, Manifest};
@@ -34,10 +35,15 @@ impl Store {
     /// last commit in it: every commit admitted before the call is. Blocks on the disk, and until a checkpoint has
     /// ended. While it runs no checkpoint begins, so senders are slowed once the overlay is full.
     pub(crate) fn backup(&self, to: &Path) -> Result<u64, StoreError> {
+        self.backup_with(to, self.shared.place.choice)
+    }
+
+    /// The same, with this engine in the copy.
+    pub(crate) fn backup_with(&self, to: &Path, engine: EngineChoice) -> Result<u64, StoreError> {
         must_be_empty(to)?;
         let _lock = Lock::take(to)?;
         let rest = self.shared.hold_engine()?;
-        let copy = Copy { from: rest.shared, to: Place::directory(to) };
+        let copy = Copy { from: rest.shared, to: Place::directory(to, Some(engine))? };
         copy.make()
     }
 }

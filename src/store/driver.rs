@@ -28,7 +28,7 @@ impl Driven {
         observer: Arc<dyn Observer>,
     ) -> Result<(Self, Report), StoreError> {
         let lock = Lock::take(path)?;
-        Self::open(Place::directory(path), config, observer, Some(lock))
+        Self::open(Place::directory(path, config.engine)?, config, observer, Some(lock))
     }
 
     /// Opens or makes the store at a place. Blocks on the disk.

@@ -1,5 +1,5 @@
-//! The ordered map that keeps what a checkpoint writes. Two implementations: sled, and one in memory that loses
-//! what was not flushed. Only the checkpoint writes here, recovery reads it, and the journal is the truth for
+//! The ordered map that keeps what a checkpoint writes. Implementations: sled; redb, with the feature of that name; and one in
+//! memory that loses what was not flushed. Only the checkpoint writes here, recovery reads it, and the journal is the truth for
 //! everything above the engine's own checkpoint number.
 //!
 //! # Contract (one suite asks for each, for every implementation)
@@ -10,9 +10,10 @@
 //! 5. No call panics: a panic inside an engine becomes an [`EngineError`].
 //! 6. After [`EngineKind::open`] with the seal of the last clean close, any changed byte is an error.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
-/// One write of a batch. Values are at most [`MAX_VALUE`] bytes, keys at most 1 024.
+/// One write of a batch. Values are at most [`MAX_VALUE`] bytes, keys at most [`MAX_KEY`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Write {
     Put(Vec<u8>, Vec<u8>),
@@ -24,6 +25,22 @@ pub(crate) type Pair = (Vec<u8>, Vec<u8>);
 
 /// The largest value an engine is handed, in bytes: larger ones go to files that sled never syncs.
 pub(crate) const MAX_VALUE: usize = 128 * 1024;
+
+/// The longest key an engine is handed, in bytes.
+pub(crate) const MAX_KEY: usize = 1024;
+
+/// Refuses a batch with a key or a value over the limits, before any of it is written.
+pub(crate) fn within_limits(path: &Path, batch: &[Write]) -> Result<(), EngineError> {
+    let too_long = |write: &Write| match write {
+        Write::Put(key, value) => key.len() > MAX_KEY || value.len() > MAX_VALUE,
+        Write::Delete(key) => key.len() > MAX_KEY,
+    };
+    if !batch.iter().any(too_long) {
+        return Ok(());
+    }
+    let source = io::Error::new(io::ErrorKind::InvalidInput, "a key or a value is over the engine's limit");
+    Err(EngineError::Io { path: path.to_path_buf(), source })
+}
 
 /// An open ordered map; keys are ordered as bytes.
 pub(crate) trait Engine: Send + Sync {
@@ -40,7 +57,7 @@ pub(crate) trait Engine: Send + Sync {
 
 /// How an engine is found, opened and created.
 pub(crate) trait EngineKind: Send + Sync + 'static {
-    /// The word for this engine in the manifest: `sled`, `memory`.
+    /// The word for this engine in the manifest: `sled`, `redb`, `memory`.
     fn name(&self) -> &'static str;
     /// Whether a (possibly damaged) engine is there.
     fn exists(&self) -> Result<bool, EngineError>;
@@ -85,7 +102,7 @@ pub(crate) enum EngineError {
     Damaged { path: PathBuf, what: String },
     /// A call failed in the operating system.
     #[error("{}: {source}", .path.display())]
-    Io { path: PathBuf, source: std::io::Error },
+    Io { path: PathBuf, source: io::Error },
     /// The engine did not answer within the time limit.
     #[error("{} did not answer within {seconds} s while {doing}", .path.display())]
     Stuck { path: PathBuf, doing: &'static str, seconds: u64 },

@@ -40,6 +40,32 @@ pub enum StoreError {
         /// The newest version known here.
         known: u32,
     },
+    /// Another engine was chosen than the store was made with.
+    #[error(
+        "{} says that this store has the engine {found}, not {chosen}: choose {found}, or none, and it opens with the engine \
+         it has; a backup with {chosen} makes a store that has that one", .path.display()
+    )]
+    OtherEngine {
+        /// The manifest.
+        path: PathBuf,
+        /// The engine's name in it.
+        found: String,
+        /// The name of the engine that was chosen.
+        chosen: &'static str,
+    },
+    /// The store was made with an engine that this build does not have.
+    #[error(
+        "{} says that this store has the engine {found}, and this build has only {known}: build steadfast with its feature \
+         {found}, if it has one, or with a version that has", .path.display()
+    )]
+    UnknownEngine {
+        /// The manifest.
+        path: PathBuf,
+        /// The engine's name in it.
+        found: String,
+        /// The names of the engines of this build.
+        known: String,
+    },
     /// Bytes on disk are not what was written.
     #[error("{} is damaged: {what}. Nothing was changed; restore the directory from a backup", .path.display())]
     Damaged {

@@ -11,13 +11,13 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::admission::{Admission, MailboxState};
 use super::census::Census;
 use super::cursor::Cursor;
 use super::disk::Disk;
 use super::engine::{Engine, EngineKind};
+use super::engine_choice::EngineChoice;
 use super::fault::StoreError;
 use super::group::{self, Replayed};
 use super::journal::{Journal, Segments, Tail};
@@ -30,7 +30,6 @@ use super::page_files::{self, PageFiles};
 use super::sealed;
 use super::segment::{self, FORMAT, SegmentBytes, SegmentHeader};
 use super::simulated::SimulatedDisk;
-use super::sled::SledKind;
 use super::view::ViewRecord;
 use super::writer::Writer;
 use super::{BALLAST, StoreConfig};
@@ -42,6 +41,10 @@ pub(crate) struct Place {
     pub(crate) root: PathBuf,
     pub(crate) medium: Arc<dyn Medium>,
     pub(crate) engine: Arc<dyn EngineKind>,
+    /// Engines that are not this store's: nothing of them may be there.
+    pub(crate) others: Vec<Arc<dyn EngineKind>>,
+    /// What a backup to a directory is made with, unless another is asked for.
+    pub(crate) choice: EngineChoice,
     /// Where the process leaves a word when it ends itself; none where nothing outlives it.
     pub(crate) last_words: Option<PathBuf>,
 }
@@ -183,7 +186,9 @@ fn finish_or_undo_creation(place: &Place) -> Result<(), StoreError> {
         for file in medium.list("")?.iter().filter(|file| file.starts_with(manifest::NAME)) {
             medium.remove(file)?;
         }
-        place.engine.remove().map_err(|error| std::io::Error::other(error.to_string()))?;
+        for engine in place.engines() {
+            engine.remove().map_err(|error| std::io::Error::other(error.to_string()))?;
+        }
         medium.remove(CREATING)?;
         medium.sync_dir("")
     };
@@ -241,7 +246,11 @@ fn refuse_foreign(place: &Place) -> Result<(), StoreError> {
     let listing = |source| StoreError::io(&place.root, "listing the store", source);
     let segments = list_or_empty(&*place.medium, JOURNAL).map_err(listing)?;
     let pages = list_or_empty(&*place.medium, page_files::DIR).map_err(listing)?;
-    if !segments.is_empty() || !pages.is_empty() || place.engine.exists()? {
+    let mut engines = false;
+    for engine in place.engines() {
+        engines |= engine.exists()?;
+    }
+    if !segments.is_empty() || !pages.is_empty() || engines {
         let what = "the file is missing, but a journal, pages or an engine are there";
         return Err(StoreError::damaged(place.root.join(manifest::NAME), what));
     }
@@ -263,8 +272,7 @@ type OpenEngine = (Box<dyn Engine>, Census, Manifest, Option<u64>);
 fn open_engine(place: &Place, mut manifest: Manifest, pages: &PageFiles) -> Result<OpenEngine, StoreError> {
     let path = place.root.join(manifest::NAME);
     if manifest.engine != place.engine.name() {
-        let what = format!("it was written with the engine {}, not {}", manifest.engine, place.engine.name());
-        return Err(StoreError::Foreign { path, what });
+        return Err(StoreError::OtherEngine { path, found: manifest.engine, chosen: place.engine.name() });
     }
     let clean = manifest.clean.take();
     if let Some(clean) = &clean {
@@ -671,25 +679,43 @@ impl Place {
         self.root.join(self.engine.name())
     }
 
-    /// A directory of real files, with sled as the engine.
-    pub(super) fn directory(root: &Path) -> Self {
-        Place {
+    /// All engines there could be.
+    fn engines(&self) -> impl Iterator<Item = &Arc<dyn EngineKind>> {
+        std::iter::once(&self.engine).chain(&self.others)
+    }
+
+    /// A directory of real files. Without a choice the engine is the one the manifest names, or the default for a new store; one
+    /// that was chosen is not replaced by another in silence: the open refuses a store that has another.
+    pub(super) fn directory(root: &Path, chosen: Option<EngineChoice>) -> Result<Self, StoreError> {
+        let medium = Arc::new(Disk::new(root));
+        let choice = match chosen {
+            Some(chosen) => chosen,
+            None => engine_of(&*medium, root)?,
+        };
+        let others = EngineChoice::available().filter(|other| *other != choice);
+        Ok(Place {
             root: root.into(),
-            medium: Arc::new(Disk::new(root)),
-            engine: Arc::new(SledKind {
-                path: root.join("sled"),
-                rescue: root.join("rescue"),
-                time_limit: Duration::from_secs(120),
-                // what sled counts is about half of what it takes; behind it stands the page cache
-                cache_bytes: 4 << 20,
-            }),
+            medium,
+            engine: choice.in_store(root),
+            others: others.map(|other| other.in_store(root)).collect(),
+            choice,
             last_words: Some(root.join(last_words::NAME)),
-        }
+        })
     }
 
     /// A simulated disk, with an engine in memory.
     pub(crate) fn simulated(disk: &SimulatedDisk) -> Self {
         let (medium, engine) = (disk.medium(), disk.engine_kind());
-        Place { root: "memory".into(), medium, engine, last_words: None }
+        let choice = EngineChoice::default();
+        Place { root: "memory".into(), medium, engine, others: Vec::new(), choice, last_words: None }
     }
+}
+
+/// The engine of the store that is there; the default when none is.
+fn engine_of(medium: &dyn Medium, root: &Path) -> Result<EngineChoice, StoreError> {
+    let Some(manifest) = Manifest::read(medium, root)? else { return Ok(EngineChoice::default()) };
+    EngineChoice::named(&manifest.engine).ok_or_else(|| {
+        let known = EngineChoice::available().map(|engine| engine.name()).collect::<Vec<_>>().join(", ");
+        StoreError::UnknownEngine { path: root.join(manifest::NAME), found: manifest.engine, known }
+    })
 }

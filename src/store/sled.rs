@@ -13,54 +13,66 @@
 //! ids after a power cut, and `watch_prefix` blocks writers once 1 024 events are unread.
 
 mod files;
-mod handle;
-mod rescue;
 #[cfg(test)]
 mod tests;
 
-use std::fs;
-use std::io;
-use std::path::PathBuf;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::fs::File;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use self::handle::Handle;
-use super::engine::{Engine, EngineError, EngineKind, MAX_VALUE, Pair, Seal, Write};
-
-/// The longest key an engine is handed, in bytes.
-const MAX_KEY: usize = 1024;
+use super::engine::{Engine, EngineError, EngineKind, Pair, Seal, Write, within_limits};
+use super::engine_choice::EngineChoice;
+use super::hardened::dir::{EngineDir, Layout};
+use super::hardened::files::{damaged, failed, sync_parent};
+use super::hardened::handle::{Handle, held_elsewhere, locked, locked_new};
+use super::hardened::health::Health;
 
 /// A page over a quarter of a segment goes to a file in `blobs/` that sled never syncs. Sixteen entries make
-/// a leaf, so sixteen values of [`MAX_VALUE`] must stay below it: the largest segment sled allows.
+/// a leaf, so sixteen values of [`MAX_VALUE`](super::engine::MAX_VALUE) must stay below it: the largest segment sled allows.
 const SEGMENT_BYTES: usize = 16 * 1024 * 1024;
 
-/// How long a lock may still be held by a child process that has not yet replaced our memory.
-const FORK_PATIENCE: Duration = Duration::from_millis(100);
+const LAYOUT: Layout = Layout {
+    engine: "sled",
+    data: files::DB,
+    needed: &[files::DB, files::CONF],
+    empty_dir: Some(files::BLOBS),
+    reads: files::is_read,
+    // the tail of a segment it zeroes, and a snapshot
+    written_by_open: 2 * SEGMENT_BYTES as u64,
+};
+
+impl EngineChoice {
+    /// sled 0.34: the default.
+    pub const fn sled() -> Self {
+        EngineChoice::new(LAYOUT.engine, |store| Arc::new(SledKind::in_store(store)))
+    }
+}
 
 /// sled in a directory of its own. To open it needs some 17 MiB of room on the device, or it answers
 /// [`EngineError::Full`]: it writes the last segment to its end.
 #[derive(Debug, Clone)]
-pub(crate) struct SledKind {
-    /// The directory for sled itself; its parent exists.
-    pub(crate) path: PathBuf,
-    /// Where the files are copied to before sled opens them after an unclean exit; same parent.
-    pub(crate) rescue: PathBuf,
+struct SledKind {
+    dir: EngineDir,
     /// For sled's open and for its close, each.
-    pub(crate) time_limit: Duration,
+    time_limit: Duration,
     /// What sled may keep in memory.
-    pub(crate) cache_bytes: u64,
+    cache_bytes: u64,
 }
 
 impl SledKind {
-    /// Removes the copy made by an [`open`](EngineKind::open) without seal. Call it once what was opened has
-    /// been verified, and not before: until then it may be the only copy sled has not cut short.
-    pub(crate) fn forget_rescue(&self) -> Result<(), EngineError> {
-        rescue::forget(&self.rescue)
+    fn in_store(store: &Path) -> Self {
+        SledKind {
+            dir: EngineDir::in_store(store, &LAYOUT),
+            time_limit: Duration::from_secs(120),
+            // what sled counts is about half of what it takes; behind it stands the page cache
+            cache_bytes: 4 << 20,
+        }
     }
 
     fn config(&self) -> ::sled::Config {
         ::sled::Config::new()
-            .path(&self.path)
+            .path(&self.dir.path)
             .segment_size(SEGMENT_BYTES)
             .cache_capacity(self.cache_bytes)
             .use_compression(false)
@@ -71,10 +83,10 @@ impl SledKind {
     /// Looks at everything sled is about to open, and changes nothing of a sealed engine.
     fn inspect(&self, seal: Option<&Seal>) -> Result<(), EngineError> {
         // with a snapshot and no `db` sled would start an empty one, and call it recovered
-        files::must_be_there(&self.path, &[files::DB, files::CONF])?;
-        files::no_blobs(&self.path)?;
+        self.dir.must_be_there()?;
+        files::no_blobs(&self.dir)?;
         match seal {
-            Some(seal) if !files::was_opened_since_close(&self.path)? => files::compare(&self.path, seal),
+            Some(seal) if !self.dir.was_opened_since_close()? => self.dir.compare(seal),
             _ => self.inspect_unsealed(),
         }
     }
@@ -82,84 +94,72 @@ impl SledKind {
     fn inspect_unsealed(&self) -> Result<(), EngineError> {
         // a kill in sled's open leaves half a snapshot, which the next open reads as the newest one: corrupt
         // for ever
-        files::remove_half_written_snapshots(&self.path)?;
-        files::only_snapshots_sled_wrote(&self.path)?;
-        files::read_all(&self.path)?;
-        rescue::copy_aside(&self.path, &self.rescue)
+        files::remove_half_written_snapshots(&self.dir)?;
+        files::only_snapshots_sled_wrote(&self.dir)?;
+        self.dir.read_all()?;
+        self.dir.copy_aside()
     }
 
-    fn start(&self, db: fs::File) -> Result<SledEngine, EngineError> {
-        let handle = Handle::open(self.config(), &self.path, db, self.time_limit)?;
+    fn start(&self, db: File) -> Result<SledEngine, EngineError> {
+        // sled takes it for a descriptor of its own
+        db.unlock().map_err(|source| failed(&self.dir.path, source))?;
+        let (config, dir) = (self.config(), self.dir.clone());
+        let open = move || config.open().map_err(|error| named(&dir, error));
+        let handle = Handle::open(&self.dir, db, self.time_limit, open)?;
         // what sled's open wrote (a new snapshot, a zeroed tail) is not durable by its own doing
         handle.sync()?;
-        files::settle(&self.path, &[])?;
-        files::no_blobs(&self.path)?;
-        let settled = Mutex::new(files::names(&self.path)?);
-        Ok(SledEngine { handle, settled, broken: OnceLock::new() })
+        self.dir.settle(&[])?;
+        files::no_blobs(&self.dir)?;
+        let settled = Mutex::new(self.dir.names()?);
+        Ok(SledEngine { handle, settled, health: Health::default() })
     }
 }
 
 impl EngineKind for SledKind {
     fn name(&self) -> &'static str {
-        "sled"
+        LAYOUT.engine
     }
 
     fn exists(&self) -> Result<bool, EngineError> {
-        self.path.try_exists().map_err(|source| files::failed(&self.path, source))
+        self.dir.exists()
     }
 
     fn create(&self) -> Result<Box<dyn Engine>, EngineError> {
-        // before sled does: it would make them readable by everyone
-        files::create_private_dir(&self.path)?;
-        files::create_private_dir(&self.path.join(files::BLOBS))?;
-        let db = files::create_private(&self.path.join(files::DB))?;
-        files::mark_opened(&self.path)?;
-        let engine = self.start(db)?;
+        let engine = self.start(locked_new(&self.dir)?)?;
         engine.flush()?;
-        files::sync_parent(&self.path)?;
+        sync_parent(&self.dir.path)?;
         Ok(Box::new(engine))
     }
 
     fn open(&self, seal: Option<&Seal>) -> Result<Box<dyn Engine>, EngineError> {
-        files::must_be_there(&self.path, &[files::DB, files::CONF])?;
-        let db = files::open_for_writing(&self.path.join(files::DB))?;
-        // nobody else has it open while its files are compared, copied and swept
-        handle::lock(&db, &self.path, FORK_PATIENCE)?;
+        self.dir.must_be_there()?;
+        let db = locked(&self.dir)?;
         self.inspect(seal)?;
-        files::mark_opened(&self.path)?;
-        db.unlock().map_err(|source| files::failed(&self.path, source))?;
+        self.dir.mark_opened()?;
         let engine = self.start(db)?;
         engine.must_hold_something()?;
         Ok(Box::new(engine))
     }
 
     fn was_opened_since_close(&self) -> Result<bool, EngineError> {
-        files::was_opened_since_close(&self.path)
+        self.dir.was_opened_since_close()
     }
 
     fn verified(&self) -> Result<(), EngineError> {
-        self.forget_rescue()
+        self.dir.forget_rescue()
     }
 
-    /// Leaves a rescue copy alone: an engine whose creation never finished has none.
     fn remove(&self) -> Result<(), EngineError> {
-        files::remove_dir(&self.path)?;
-        files::sync_parent(&self.path)
+        self.dir.remove()
     }
 }
 
 /// An open sled.
 struct SledEngine {
-    handle: Handle,
+    handle: Handle<::sled::Db>,
     /// The files whose names are known to be durable.
     settled: Mutex<Vec<String>>,
-    /// Why nothing is written any more. sled forgets some failures: its next flush would succeed.
-    broken: OnceLock<Broken>,
-}
-
-enum Broken {
-    Full,
-    Failed(String),
+    health: Health,
 }
 
 impl Engine for SledEngine {
@@ -182,34 +182,45 @@ impl Engine for SledEngine {
     }
 
     fn apply(&self, batch: Vec<Write>) -> Result<(), EngineError> {
-        self.must_be_whole()?;
-        self.within_limits(&batch)?;
+        self.health.must_be_whole(&self.dir().path)?;
+        within_limits(&self.dir().path, &batch)?;
         let batch = as_sled_batch(batch);
-        self.handle.call(|sled| apply(sled, batch)).map_err(|error| self.break_with(error))
+        self.call(|sled| apply(sled, batch)).map_err(|error| self.break_with(error))
     }
 
     fn flush(&self) -> Result<(), EngineError> {
-        self.must_be_whole()?;
+        self.health.must_be_whole(&self.dir().path)?;
         self.flush_everything().map_err(|error| self.break_with(error))
     }
 
     fn close(mut self: Box<Self>) -> Result<Seal, EngineError> {
         self.flush()?;
-        self.handle.release()?;
+        self.handle.release(|sled| {
+            drop(sled);
+            Ok(())
+        })?;
         // sled's last handle writes as it goes
         self.handle.sync()?;
-        let dir = self.handle.dir();
+        let dir = self.dir();
         files::no_blobs(dir)?;
-        files::settle(dir, &[])?;
-        files::mark_closed(dir)?;
-        files::seal(dir)
+        dir.settle(&[])?;
+        dir.mark_closed()?;
+        dir.seal()
     }
 }
 
 impl SledEngine {
+    fn dir(&self) -> &EngineDir {
+        self.handle.dir()
+    }
+
+    fn call<T>(&self, ask: impl FnOnce(&::sled::Db) -> ::sled::Result<T>) -> Result<T, EngineError> {
+        self.handle.call(|sled| ask(sled).map_err(|error| named(self.dir(), error)))
+    }
+
     /// Asks sled, and gives back what it read in beyond its cache.
     fn read<T>(&self, ask: impl FnOnce(&::sled::Db) -> ::sled::Result<T>) -> Result<T, EngineError> {
-        self.handle.call(|sled| {
+        self.call(|sled| {
             let answer = ask(sled);
             reclaim(1);
             answer
@@ -217,19 +228,19 @@ impl SledEngine {
     }
 
     fn flush_everything(&self) -> Result<(), EngineError> {
-        self.handle.call(|sled| sled.flush())?;
+        self.call(|sled| sled.flush())?;
         // sled's flush is `sync_file_range`, which tells the device nothing: 15 of 24 power cuts lost
         // everything
         self.handle.sync()?;
         self.settle_new_files()?;
-        files::no_blobs(self.handle.dir())
+        files::no_blobs(self.dir())
     }
 
     fn settle_new_files(&self) -> Result<(), EngineError> {
         let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
-        let names = files::names(self.handle.dir())?;
+        let names = self.dir().names()?;
         if names != *settled {
-            files::settle(self.handle.dir(), &settled)?;
+            self.dir().settle(&settled)?;
             *settled = names;
         }
         Ok(())
@@ -237,44 +248,28 @@ impl SledEngine {
 
     /// An emptied `db` opens without complaint, as a new one.
     fn must_hold_something(&self) -> Result<(), EngineError> {
-        if self.handle.call(|sled| Ok(sled.was_recovered()))? {
+        if self.call(|sled| Ok(sled.was_recovered()))? {
             return Ok(());
         }
-        Err(files::damaged(self.handle.dir(), "sled found nothing in it"))
+        Err(damaged(&self.dir().path, "sled found nothing in it"))
     }
 
-    fn within_limits(&self, batch: &[Write]) -> Result<(), EngineError> {
-        let too_long = |write: &Write| match write {
-            Write::Put(key, value) => key.len() > MAX_KEY || value.len() > MAX_VALUE,
-            Write::Delete(key) => key.len() > MAX_KEY,
-        };
-        if !batch.iter().any(too_long) {
-            return Ok(());
-        }
-        let source = io::Error::new(io::ErrorKind::InvalidInput, "a key or value is over the engine's limit");
-        Err(EngineError::Io { path: self.handle.dir().to_path_buf(), source })
-    }
-
-    fn must_be_whole(&self) -> Result<(), EngineError> {
-        let path = self.handle.dir().to_path_buf();
-        match self.broken.get() {
-            None => Ok(()),
-            Some(Broken::Full) => Err(EngineError::Full { path }),
-            Some(Broken::Failed(why)) => {
-                let source = io::Error::other(format!("not written after an earlier failure: {why}"));
-                Err(EngineError::Io { path, source })
-            }
-        }
-    }
-
-    /// Remembers the first failed write, and answers what it was.
     fn break_with(&self, error: EngineError) -> EngineError {
-        let error = self.handle.or_failed_sync(error);
-        let _ = self.broken.set(match &error {
-            EngineError::Full { .. } => Broken::Full,
-            other => Broken::Failed(other.to_string()),
-        });
-        error
+        self.health.break_with(self.handle.or_failed_sync(error))
+    }
+}
+
+fn named(dir: &EngineDir, error: ::sled::Error) -> EngineError {
+    match error {
+        ::sled::Error::Io(source) if source.to_string().contains("could not acquire lock") => {
+            held_elsewhere(dir)
+        }
+        ::sled::Error::Io(source) => failed(&dir.path, source),
+        ::sled::Error::Corruption { .. } => damaged(&dir.path, &error.to_string()),
+        other => {
+            let source = std::io::Error::other(other.to_string());
+            EngineError::Io { path: dir.path.clone(), source }
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use crate::actor::Runtime;
 use crate::clock::{Clock, SystemClock};
 use crate::durable::Ledger;
 use crate::observe::{Observer, Silent};
-use crate::store::{Driven, Place, SimulatedDisk, StoreConfig, StoreError};
+use crate::store::{Driven, EngineChoice, Place, SimulatedDisk, StoreConfig, StoreError};
 
 /// Settings of a system; made by [`System::builder`].
 #[derive(Clone)]
@@ -97,6 +97,15 @@ impl SystemBuilder {
     #[must_use]
     pub fn mark_every(mut self, time: Duration) -> Self {
         self.config.mark_every = time;
+        self
+    }
+
+    /// The engine of a new store. Default: sled for a new store, and for one that is there whichever it has. A store that was made with
+    /// another engine than the one chosen here does not open: it is not opened with that other one in silence, since what was asked
+    /// for would then not be so. To move a store, see [`System::backup_with`]. A store in memory has none of these engines.
+    #[must_use]
+    pub fn engine(mut self, engine: EngineChoice) -> Self {
+        self.config.engine = Some(engine);
         self
     }
 

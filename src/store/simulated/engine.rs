@@ -5,11 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::super::engine::{Engine, EngineError, EngineKind, MAX_VALUE, Pair, Seal, Write};
+use super::super::engine::{Engine, EngineError, EngineKind, Pair, Seal, Write, within_limits};
 use super::Machine;
-
-/// The longest key an engine takes, in bytes.
-const MAX_KEY: usize = 1_024;
 
 /// How the map is found, for as long as the machine does not crash.
 pub(super) struct MapKind {
@@ -106,7 +103,7 @@ impl Engine for OpenMap {
 
     fn apply(&self, batch: Vec<Write>) -> Result<(), EngineError> {
         self.check_room()?;
-        check_sizes(&batch).map_err(failed)?;
+        within_limits(&path(), &batch)?;
         self.note(self.machine.change(self.incarnation, |state| state.apply(batch)))
     }
 
@@ -127,14 +124,6 @@ impl Engine for OpenMap {
             Ok(state.map.seal())
         }))
     }
-}
-
-fn check_sizes(batch: &[Write]) -> io::Result<()> {
-    let fits = batch.iter().all(|write| match write {
-        Write::Put(key, value) => key.len() <= MAX_KEY && value.len() <= MAX_VALUE,
-        Write::Delete(key) => key.len() <= MAX_KEY,
-    });
-    if fits { Ok(()) } else { Err(io::Error::new(io::ErrorKind::InvalidInput, "a key or value is too long")) }
 }
 
 fn failed(source: io::Error) -> EngineError {

@@ -45,7 +45,7 @@ check_licences() {
         holds "$licence" && continue
         refused=$((refused + 1))
         echo "$crate: licence \`$licence\` is not allowed in deny.toml"
-    done < <(cargo tree --locked --target all --edges normal,build,dev --prefix none --no-dedupe --format '{p}|{l}' |
+    done < <(cargo tree --locked --all-features --target all --edges normal,build,dev --prefix none --no-dedupe --format '{p}|{l}' |
         grep -vF "($PWD)" | sort -u)
     echo "$count crates, $refused with a licence that is not allowed; allowed:$allowed"
     ((count > 10 && refused == 0))

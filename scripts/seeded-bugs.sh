@@ -10,10 +10,10 @@
 #
 #     skip-sync | lib store::committer::tests::an_ok_is_on_disk | `Ok` is given before the sync
 #
-# The second field is `lib` or `loom`, then the full name of one test. Both are unit tests of the crate: the cfg
+# The second field is `lib`, `redb` or `loom`, then the full name of one test. Both are unit tests of the crate: the cfg
 # reaches only the crate itself (`cargo rustc .. -- --cfg ..`), because through RUSTFLAGS it would rebuild every
 # dependency once per bug. So a test that catches a bug lives in src/, not in tests/. `loom` tests are built with
-# `--cfg steadfast_loom`, in release.
+# `--cfg steadfast_loom`, in release; those of `redb` with that feature.
 #
 # First every test runs without a bug and must pass. Then each bug is built and its test must fail: by an
 # assertion, by an abort, or by hanging for more than 120 s. A bug that does not compile, a test that does not
@@ -64,7 +64,7 @@ read_table() {
         name=$(trim "$name") story=$(trim "$story")
         read -r target test <<<"$where"
         [[ $name =~ ^[a-z0-9_-]+$ && -n $story ]] || die "$TABLE: not \`name | lib test | story\`: $line"
-        [[ $target == lib || $target == loom ]] || die "$TABLE: \`$name\` names no target (lib, loom): $line"
+        [[ $target == lib || $target == redb || $target == loom ]] || die "$TABLE: \`$name\` names no target (lib, redb, loom): $line"
         [[ $test =~ ^[A-Za-z0-9_:]+$ ]] || die "$TABLE: \`$name\` names no test: $line"
         [[ " ${names[*]} " == *" $name "* ]] && die "$TABLE: \`$name\` is there twice"
         names+=("$name") targets+=("$target") tests+=("$test") stories+=("$story")
@@ -107,6 +107,7 @@ choose_one() {
 build() {
     local target=$1 bug=$2 messages binary cfg=() log=$BUILDS/log/$1-$2.build
     local command=(cargo rustc --quiet --lib --profile test)
+    [[ $target == redb ]] && command+=(--features redb)
     [[ $target == loom ]] && command=(cargo rustc --quiet --lib --profile bench)
     [[ $bug == none ]] || cfg=(--cfg "steadfast_bug=\"$bug\"")
     messages=$(

@@ -7,7 +7,7 @@
 //                                       ▲                                                   = the durability point
 //   Handler<M> ◄── turn: attempt ◄── worker ◄── mailbox                                             │
 //       └── Ok ──► settle ──► commit: ack + state + sends + timers + reply, one Batch               ▼
-//                                                       checkpoint: what still waits, to the engine (sled)
+//                                                       checkpoint: what still waits, to the engine (sled, redb)
 //
 // Where to find what, from the lowest shelf up; a module names lower shelves only (tests/architecture.rs):
 //

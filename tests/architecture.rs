@@ -57,8 +57,8 @@ enum Name {
 const CLOCK: &str = "only clock reads the time and draws ids: ask a Clock, so that a seed replays";
 const SPAWN: &str = "only those who start actors spawn tasks";
 
-/// The engine's file bounds how long it waits for the operating system's lock: no clock of ours moves that.
-const TIME_OWNERS: &[&str] = &["clock", "store::sled"];
+/// What engines are wrapped in bounds how long it waits for the operating system's lock: no clock of ours moves that.
+const TIME_OWNERS: &[&str] = &["clock", "store::hardened"];
 const SPAWN_OWNERS: &[&str] =
     &["actor::crew", "actor::start", "entity", "supervisor::tree", "system", "testkit", "topic::ephemeral"];
 /// The store has threads, not tasks: one that commits, and one on which the engine opens, so that a hang or a
@@ -75,7 +75,7 @@ const THREAD_OWNERS: &[&str] = &[
     "topic::ephemeral",
     "store::committer",
     "store::driver",
-    "store::sled",
+    "store::hardened",
 ];
 
 const OWNED: &[Owned] = &[
@@ -98,6 +98,11 @@ const OWNED: &[Owned] = &[
         what: Name::Crate("sled"),
         // `store` itself declares the module of that name, and there `sled::` means the module
         owners: &["store::sled", "store="],
+        why: "an engine's types stay in its own file",
+    },
+    Owned {
+        what: Name::Crate("redb"),
+        owners: &["store::redb", "store="],
         why: "an engine's types stay in its own file",
     },
 ];

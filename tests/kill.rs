@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use accounts::{Acknowledged, Bank, settle_and_check};
-use steadfast::{MessageId, System, SystemBuilder};
+use steadfast::{EngineChoice, MessageId, System, SystemBuilder};
 
 const SENDERS: u32 = 4;
 
@@ -30,21 +30,33 @@ fn what_was_acknowledged_survives_every_kill() {
     if let Some((directory, life)) = child::task() {
         return runtime().block_on(send_until_killed(&directory, life));
     }
+    child::engines().into_iter().for_each(survives);
+}
+
+fn survives(engine: EngineChoice) {
     let rounds = child::setting("STEADFAST_ROUNDS", 50);
     let directory = tempfile::tempdir().expect("a directory");
     let store = directory.path().join("store");
     let (mut acknowledged, mut before_any) = (Acknowledged::new(), 0);
+    // whoever opens it from here on finds which engine it has
+    runtime().block_on(make(&store, engine));
     let began = Instant::now();
     for round in 1..=rounds {
         let read = killed(&store, round);
         before_any += u64::from(read.is_empty());
         acknowledged.extend(read);
         if round % 10 == 0 || round == rounds {
-            let what = format!("after {round} kills");
+            let what = format!("{}, after {round} kills", engine.name());
             runtime().block_on(check(&store, &acknowledged, &what, began.elapsed()));
         }
     }
     assert!(before_any < rounds / 2, "{before_any} of {rounds} were killed before anything was acknowledged");
+    assert!(store.join(engine.name()).exists());
+}
+
+async fn make(store: &Path, engine: EngineChoice) {
+    let made = builder().engine(engine).open(store).await.expect("is made");
+    made.shutdown(Duration::from_secs(20)).await.expect("ends");
 }
 
 /// One round: what the child acknowledged before it was killed.

@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 
 use device::Device;
 use serde::{Deserialize, Serialize};
-use steadfast::{Actor, Cell, Context, Failure, Handler, Message, State, System, SystemBuilder};
+use steadfast::{
+    Actor, Cell, Context, EngineChoice, Failure, Handler, Message, State, System, SystemBuilder,
+};
 
 const SENDERS: u32 = 4;
 /// Of all cycles: the file system must not fill up.
@@ -91,15 +93,23 @@ fn what_was_acknowledged_survives_a_file_system_that_stops() {
     if let Some((store, life)) = child::task() {
         return runtime().block_on(send(&store, life));
     }
+    child::engines().into_iter().for_each(|engine| survives(TEST, engine));
+}
+
+fn survives(test: &str, engine: EngineChoice) {
     let mut device = match Device::make(DISK) {
         Ok(device) => device,
-        Err(why) => return eprintln!("skipped: {TEST}: {why}"),
+        Err(why) => return eprintln!("skipped: {test}: {why}"),
     };
     let cycles = child::setting("STEADFAST_CYCLES", 3);
     let mut acknowledged: BTreeSet<(u32, u64)> = BTreeSet::new();
+    let store = device.mount().expect("mounts").join("store");
+    // whoever opens it from here on finds which engine it has
+    runtime().block_on(make(&store, engine));
+    device.unmount().expect("unmounts");
     for cycle in 1..=cycles {
         let store = device.mount().expect("mounts").join("store");
-        let mut running = child::Running::start(TEST, &store, cycle);
+        let mut running = child::Running::start(test, &store, cycle);
         let patience = Instant::now() + Duration::from_secs(60);
         // some cuts fall into the recovery
         while !cycle.is_multiple_of(4) && running.said().is_empty() {
@@ -119,12 +129,18 @@ fn what_was_acknowledged_survives_a_file_system_that_stops() {
         let store = device.mount().expect("mounts again").join("store");
         let got = runtime().block_on(check(&store, &acknowledged, cycle));
         eprintln!(
-            "cycle {cycle}: acknowledged {} in all, {} of this cycle, got {got}",
+            "{}, cycle {cycle}: acknowledged {} in all, {} of this cycle, got {got}",
+            engine.name(),
             acknowledged.len(),
             read.len()
         );
         device.unmount().expect("unmounts");
     }
+}
+
+async fn make(store: &Path, engine: EngineChoice) {
+    let made = builder().engine(engine).open(store).await.expect("is made");
+    made.shutdown(Duration::from_secs(30)).await.expect("ends");
 }
 
 async fn send(store: &Path, life: u64) {

@@ -6,6 +6,8 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use steadfast::EngineChoice;
+
 use super::broken::Broken;
 use super::harness::{Harness, Lives, Read, read, start};
 use super::ledger::Ledger;
@@ -40,7 +42,13 @@ fn lay(harness: &mut Harness<'_>, cleanly: bool) -> Result<Original, Box<dyn Err
     let _ = std::fs::remove_dir_all(&directory);
     std::fs::create_dir_all(&directory)?;
     let store = directory.join("store");
-    let mut running = start(Task::Lay, &store, harness.seed, None, Lives { life: 1, ..Lives::default() })?;
+    let mut running = start(
+        Task::Lay,
+        &store,
+        harness.seed,
+        None,
+        Lives { life: 1, engine: harness.options.engine, ..Lives::default() },
+    )?;
     let until = Instant::now() + PATIENCE;
     let waits = |running: &mut super::child::Running, line: &str| {
         while running.count(line) == 0 {
@@ -144,10 +152,11 @@ type Contents = BTreeMap<PathBuf, Vec<u8>>;
 
 /// All files of a store, but those that no message is in.
 fn contents(store: &Path) -> std::io::Result<Contents> {
-    const NEITHER: [&str; 5] = ["LOCK", "running", "last-words", "sled/opened", "sled/closed"];
+    const NEITHER: [&str; 5] = ["LOCK", "running", "last-words", "opened", "closed"];
     let mut all = Vec::new();
     files(store, &mut all)?;
-    let means_something = |path: &PathBuf| !NEITHER.contains(&&*name(store, path));
+    let file_name = |path: &PathBuf| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    let means_something = |path: &PathBuf| file_name(path).is_none_or(|name| !NEITHER.contains(&&*name));
     all.into_iter().filter(means_something).map(|path| Ok((path.clone(), std::fs::read(path)?))).collect()
 }
 
@@ -157,7 +166,8 @@ fn changed(before: &Contents, store: &Path) -> std::io::Result<Option<String>> {
     let now = contents(store)?;
     let rescue = store.join("rescue");
     let has_copy = rescue.exists();
-    let of_engine = |path: &Path| path.parent() == Some(&store.join("sled"));
+    let of_engine =
+        |path: &Path| EngineChoice::available().any(|one| path.parent() == Some(&store.join(one.name())));
     let is_kept = |path: &Path, bytes: &Vec<u8>| {
         let copy = path.file_name().and_then(|name| now.get(&rescue.join(name)));
         let is_copied = if has_copy { copy == Some(bytes) } else { true };
@@ -174,6 +184,9 @@ fn damage(store: &Path, seed: u64, case: u64) -> Result<String, Box<dyn Error>> 
     all.sort();
     let draw = |what: &str, below: u64| chance(seed, (case, what), below);
     let kind = ["journal/0", "journal/0", "journal/0", "pages/", "pages/", "sled/", "MANIFEST", ""];
+    // one of them is there
+    let has_redb = all.iter().any(|file| name(store, file).starts_with("redb/"));
+    let kind = kind.map(|kind| if kind == "sled/" && has_redb { "redb/" } else { kind });
     let kind = kind[draw("kind", kind.len() as u64) as usize];
     if all.iter().any(|file| name(store, file).starts_with(kind)) {
         all.retain(|file| name(store, file).starts_with(kind));

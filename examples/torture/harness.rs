@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use steadfast::EngineChoice;
 use tempfile::TempDir;
 
 use super::broken::Broken;
@@ -354,7 +355,7 @@ impl<'a> Harness<'a> {
     fn start(&self, task: Task, store: &Path, life: u64) -> Result<Running, Box<dyn Error>> {
         let broken = self.options.broken.filter(|_| task == Task::Live);
         let ballast = if self.fills() { BALLAST } else { 0 };
-        let more = Lives { life, settled: self.ledger.settled, ballast };
+        let more = Lives { life, settled: self.ledger.settled, ballast, engine: self.options.engine };
         start(task, store, self.seed, broken, more)
     }
 
@@ -444,6 +445,8 @@ pub(crate) struct Lives {
     pub(crate) life: u64,
     pub(crate) settled: u64,
     pub(crate) ballast: u64,
+    /// None: the engine the store has.
+    pub(crate) engine: Option<EngineChoice>,
 }
 
 /// This program again, as another part.
@@ -452,12 +455,15 @@ pub(crate) fn start(
     store: &Path,
     seed: u64,
     broken: Option<Broken>,
-    Lives { life, settled, ballast }: Lives,
+    Lives { life, settled, ballast, engine }: Lives,
 ) -> Result<Running, Box<dyn Error>> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["--child", task.name()]).arg("--store").arg(store).stdin(Stdio::null());
     command.args(["--seed", &seed.to_string(), "--life", &life.to_string()]);
     command.args(["--settled", &settled.to_string(), "--ballast", &ballast.to_string()]);
+    if let Some(engine) = engine {
+        command.args(["--engine", engine.name()]);
+    }
     if let Some(broken) = broken.filter(|broken| *broken != Broken::Wipe) {
         command.args(["--break", broken.name()]);
     }

@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use steadfast::EngineChoice;
+
 use super::broken::Broken;
 
 pub(crate) const HELP: &str = "\
@@ -24,6 +26,7 @@ Usage: torture --fault NAME [OPTIONS]
   --cases N              the same word for damage and syscall-*
   --minutes N            as long as that, instead
   --seed S               decides what is sent and done; the machine's timing is its own (default: random)
+  --engine NAME          the engine of the store: sled, or redb where it was built with the feature (default: sled)
   --resume DIR           keep the store and the counts here, and go on with those that are there
   --json                 the last line is one JSON object with every count
   --break NAME           plant a fault in the workload, which must be noticed: acknowledges-early, half-turn,
@@ -76,6 +79,7 @@ pub(crate) struct Options {
     pub(crate) resume: Option<PathBuf>,
     pub(crate) json: bool,
     pub(crate) broken: Option<Broken>,
+    pub(crate) engine: Option<EngineChoice>,
 }
 
 /// What a process that was started by this program is told.
@@ -90,6 +94,8 @@ pub(crate) struct Child {
     pub(crate) settled: u64,
     /// Bytes set aside on the disk.
     pub(crate) ballast: u64,
+    /// None: the engine the store has.
+    pub(crate) engine: Option<EngineChoice>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,7 +139,7 @@ pub(crate) enum UsageError {
 pub(crate) fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Command, UsageError> {
     let (mut fault, mut cycles, mut minutes, mut seed, mut resume) = (None, 20, None, None, None);
     let (mut json, mut broken, mut task, mut store) = (false, None, None, None);
-    let (mut life, mut settled, mut ballast) = (1, 0, 0);
+    let (mut life, mut settled, mut ballast, mut engine) = (1, 0, 0, None);
     let rest = &mut arguments;
     while let Some(argument) = rest.next() {
         match argument.to_str() {
@@ -145,6 +151,7 @@ pub(crate) fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Com
             Some("--minutes") => minutes = Some(at_least_one("--minutes", rest)?),
             Some("--seed") => seed = Some(number("--seed", rest)?),
             Some("--resume") => resume = Some(value("--resume", rest)?.into()),
+            Some("--engine") => engine = Some(one_of("--engine", rest, &engines())?),
             Some("--break") => broken = Some(one_of("--break", rest, &Broken::ALL)?),
             // not in the help: how the program starts itself
             Some("--child") => task = Some(one_of("--child", rest, &Task::ALL)?),
@@ -157,13 +164,17 @@ pub(crate) fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Com
     }
     if let Some(task) = task {
         let (store, seed) = (store.ok_or(UsageError::NoStore)?, seed.unwrap_or_default());
-        return Ok(Command::Child(Child { task, store, seed, broken, life, settled, ballast }));
+        return Ok(Command::Child(Child { task, store, seed, broken, life, settled, ballast, engine }));
     }
     let fault = fault.ok_or(UsageError::NoFault)?;
     if broken.is_some_and(|broken| (broken == Broken::Wipe) != (fault == Fault::Damage)) {
         return Err(UsageError::Wipe);
     }
-    Ok(Command::Run(Options { fault, cycles, minutes, seed, resume, json, broken }))
+    Ok(Command::Run(Options { fault, cycles, minutes, seed, resume, json, broken, engine }))
+}
+
+fn engines() -> Vec<(&'static str, EngineChoice)> {
+    EngineChoice::available().map(|engine| (engine.name(), engine)).collect()
 }
 
 type Arguments<'a> = &'a mut dyn Iterator<Item = OsString>;

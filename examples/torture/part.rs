@@ -45,7 +45,11 @@ pub(crate) async fn run(child: &Child) -> Result<(), Refusal> {
 
 async fn open(child: &Child) -> Result<System, Refusal> {
     let began = Instant::now();
-    let system = builder().ballast(child.ballast).open(&child.store).await?;
+    let mut builder = builder().ballast(child.ballast);
+    if let Some(engine) = child.engine {
+        builder = builder.engine(engine);
+    }
+    let system = builder.open(&child.store).await?;
     say(&format!("open {}", began.elapsed().as_millis()));
     Ok(system)
 }

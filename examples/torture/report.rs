@@ -1,6 +1,7 @@
 //! What a run came to: counts that add up over slices of one run.
 
 use serde::{Deserialize, Serialize};
+use steadfast::EngineChoice;
 
 use super::checker::Findings;
 use super::options::Options;
@@ -147,9 +148,15 @@ impl Report {
     /// How to run it again.
     fn again(&self, options: &Options) -> String {
         let broken = options.broken.map_or(String::new(), |broken| format!(" --break {}", broken.name()));
+        let (engine, feature) = match options.engine {
+            Some(engine) if engine != EngineChoice::default() => {
+                (format!(" --engine {}", engine.name()), format!(" --features {}", engine.name()))
+            }
+            _ => Default::default(),
+        };
         let (fault, seed, cycles) = (&self.fault, self.seed, self.cycles.max(1));
         format!(
-            "cargo run --release --example torture -- --fault {fault} --cycles {cycles} --seed {seed}{broken}"
+            "cargo run --release{feature} --example torture -- --fault {fault} --cycles {cycles} --seed {seed}{engine}{broken}"
         )
     }
 

@@ -4,6 +4,7 @@
 mod backup;
 mod child;
 mod damage;
+mod engines;
 mod full_disk;
 mod history;
 mod idle;
@@ -226,6 +227,16 @@ fn open_directory(path: &Path, config: &StoreConfig) -> Result<(Driven, Report),
 
 fn drive_directory(path: &Path) -> Driven {
     with_mailboxes(open_directory(path, &small()).expect("opens").0)
+}
+
+/// As [`small`], with this engine.
+fn small_with(engine: EngineChoice) -> StoreConfig {
+    StoreConfig { engine: Some(engine), ..small() }
+}
+
+/// An empty store with this engine, which whoever opens it finds there.
+fn make_directory(path: &Path, engine: EngineChoice) {
+    open_directory(path, &small_with(engine)).expect("opens").0.close().expect("closes");
 }
 
 fn with_mailboxes(driven: Driven) -> Driven {

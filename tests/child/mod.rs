@@ -22,6 +22,14 @@ pub(crate) fn task() -> Option<(PathBuf, u64)> {
     Some((directory.into(), life))
 }
 
+/// The engines a test is run with: all that this build has, or the one that `STEADFAST_ENGINE` names.
+pub(crate) fn engines() -> Vec<steadfast::EngineChoice> {
+    match std::env::var("STEADFAST_ENGINE") {
+        Ok(name) => vec![steadfast::EngineChoice::named(&name).expect("an engine of this build")],
+        Err(_) => steadfast::EngineChoice::available().collect(),
+    }
+}
+
 /// In the child: one line to the parent, on its way when this returns.
 pub(crate) fn say(line: &str) {
     let line = format!("{MARK}{line}\n");

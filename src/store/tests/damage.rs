@@ -321,7 +321,7 @@ fn the_mark_of_an_unfinished_creation_does_not_undo_a_store_that_was_used() {
 /// All files of a directory but the lock, which names its last owner, by name.
 fn files(root: &Path) -> Contents {
     let mut found = Contents::new();
-    for dir in ["", "journal", "sled", "rescue"] {
+    for dir in ["", "journal", "sled", "redb", "rescue"] {
         for entry in fs::read_dir(root.join(dir)).into_iter().flatten() {
             let entry = entry.expect("is listed");
             let name = Path::new(dir).join(entry.file_name()).to_string_lossy().into_owned();
@@ -334,7 +334,7 @@ fn files(root: &Path) -> Contents {
 }
 
 fn restore(root: &Path, files: &Contents) {
-    for dir in ["", "journal", "sled", "rescue"] {
+    for dir in ["", "journal", "sled", "redb", "rescue"] {
         for entry in fs::read_dir(root.join(dir)).into_iter().flatten() {
             let entry = entry.expect("is listed");
             if entry.file_type().expect("has a type").is_file() {
@@ -378,7 +378,12 @@ fn damages(bytes: &[u8], end: usize) -> Vec<(String, Option<Vec<u8>>)> {
 
 #[test]
 fn in_a_directory_any_damage_after_a_clean_close_is_refused_and_nothing_is_changed() {
+    EngineChoice::available().for_each(refuses_damage_after_a_clean_close);
+}
+
+fn refuses_damage_after_a_clean_close(engine: EngineChoice) {
     let dir = tempfile::tempdir().expect("a directory");
+    make_directory(dir.path(), engine);
     fill_directory(dir.path(), 120).close().expect("closes");
     // opened twice, so that sled has a snapshot
     drive_directory(dir.path()).close().expect("closes");
@@ -417,13 +422,19 @@ fn in_a_directory_any_damage_after_a_clean_close_is_refused_and_nothing_is_chang
 
 #[test]
 fn in_a_directory_damage_after_an_unclean_exit_is_refused_or_did_no_harm() {
+    EngineChoice::available().for_each(damage_after_an_unclean_exit_does_no_harm);
+}
+
+fn damage_after_an_unclean_exit_does_no_harm(engine: EngineChoice) {
     let dir = tempfile::tempdir().expect("a directory");
+    make_directory(dir.path(), engine);
     let driven = fill_directory(dir.path(), 120);
     block_on(driven.store().checkpoint()).expect("a checkpoint");
     drop(driven);
     let original = files(dir.path());
     let mut refused = 0;
-    for name in original.keys().filter(|name| name.starts_with("sled/") || *name == "MANIFEST") {
+    let of_engine = format!("{}/", engine.name());
+    for name in original.keys().filter(|name| name.starts_with(&of_engine) || *name == "MANIFEST") {
         let bytes = &original[name];
         let end = bytes.len();
         for (what, damaged) in damages(bytes, end).into_iter().step_by(if end > 1 << 20 { 3 } else { 2 }) {

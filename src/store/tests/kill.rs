@@ -10,7 +10,12 @@ fn rounds() -> u64 {
 
 #[test]
 fn whenever_a_process_is_killed_what_it_had_acknowledged_is_there_and_nothing_half() {
+    EngineChoice::available().for_each(survives_kills);
+}
+
+fn survives_kills(engine: EngineChoice) {
     let dir = tempfile::tempdir().expect("a directory");
+    make_directory(dir.path(), engine);
     let mut chance = 7;
     let (mut letters, mut acknowledged) = (0, 0);
     for round in 0..rounds() {
@@ -31,6 +36,6 @@ fn whenever_a_process_is_killed_what_it_had_acknowledged_is_there_and_nothing_ha
             driven.close().expect("closes");
         }
     }
-    println!("{} rounds, {acknowledged} letters acknowledged, {letters} found", rounds());
+    println!("{engine:?}: {} rounds, {acknowledged} letters acknowledged, {letters} found", rounds());
     assert!(acknowledged > 0 && letters >= acknowledged as u64);
 }

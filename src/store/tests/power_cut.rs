@@ -91,11 +91,16 @@ fn device() -> Result<Device, String> {
 
 #[test]
 fn whenever_the_power_goes_what_was_acknowledged_is_there_and_nothing_half() {
+    EngineChoice::available().for_each(survives_power_cuts);
+}
+
+fn survives_power_cuts(engine: EngineChoice) {
     let device = match device() {
         Ok(device) => device,
         Err(why) => return eprintln!("skipped: no power cut can be made here: {why}"),
     };
     let store = device.mount.join("store");
+    make_directory(&store, engine);
     let mut chance = 3;
     let (mut acknowledged, mut letters, mut cut) = (0, 0, 0);
     for cycle in 0..cycles() {
@@ -117,6 +122,9 @@ fn whenever_the_power_goes_what_was_acknowledged_is_there_and_nothing_half() {
         cut += u64::from(report.cut > 0);
         drop(driven);
     }
-    println!("{} power cuts, {acknowledged} acknowledged, {letters} found, {cut} torn tails cut", cycles());
+    let cycles = cycles();
+    println!(
+        "{engine:?}: {cycles} power cuts, {acknowledged} acknowledged, {letters} found, {cut} torn tails cut"
+    );
     assert!(acknowledged > 0 && letters >= acknowledged as u64);
 }

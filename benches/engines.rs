@@ -59,7 +59,7 @@ impl Observer for Checkpoints {
     }
 }
 
-/// What is measured, in the order in which it is printed: its name, and whether it is of the first life.
+/// What is measured, in the order in which it is printed.
 const FIGURES: [&str; 10] = [
     "checkpoint µs/message",
     "checkpoint µs/write",

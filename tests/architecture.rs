@@ -667,7 +667,7 @@ mod the_checker {
         assert_one("actor/turn.rs", "use std::time::Instant;\nfn f() { Instant::now(); }\n", 2, "only clock");
         assert_one("durable/log.rs", "fn f() { uuid::Uuid::now_v7(); }\n", 1, "only clock");
         assert_good("clock.rs", "fn f() { SystemTime::now(); Uuid::now_v7(); }\n");
-        assert_good("store/sled/handle.rs", "fn f() { Instant::now(); }\n");
+        assert_good("store/hardened/handle.rs", "fn f() { Instant::now(); }\n");
     }
 
     #[test]

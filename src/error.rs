@@ -92,6 +92,14 @@ pub enum Refused {
         /// When it is tried again.
         until: Timestamp,
     },
+    /// An interceptor of an address of the event bus did not let it pass.
+    #[error("bus address {address}: {why}")]
+    Intercepted {
+        /// The address.
+        address: String,
+        /// What the interceptor said.
+        why: String,
+    },
     /// The target is waiting, through others, for the very actor that asks.
     #[error("asking {mailbox} would wait for ever: it waits, directly or through others, for this actor")]
     AskCycle {

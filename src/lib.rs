@@ -73,9 +73,9 @@ pub use self::observe::{Event, Observer, Silent, TurnOutcome};
 pub use self::policy::{Decision, FailureClass, FailurePolicy, OnActor, OnMessage, RetryPolicy};
 pub use self::store::StoreError;
 pub use self::stream::{
-    Acknowledged, Consume, Deliveries, Delivery, DeliveryStream, DurableSink, EmptyBatch, Flow, Keyed,
-    NotAcknowledged, One, ReadError, Sessions, Side, Source, Sources, Stage, StageActor, StageError,
-    StageRef, TopicJoin, TopicStream, Two, Window, Windowed, Windows,
+    Acknowledged, Bus, BusHandler, Consume, Deliveries, Delivery, DeliveryStream, DurableSink, EmptyBatch,
+    Flow, Keyed, NotAcknowledged, One, Passing, ReadError, Registration, Sent, Sessions, Side, Source,
+    Sources, Stage, StageActor, StageError, StageRef, TopicJoin, TopicStream, Two, Window, Windowed, Windows,
 };
 pub use self::supervisor::{
     Backoff, ChildInfo, ChildSpec, ChildState, CountedFailure, Restart, RestartLimit, Strategy, Supervisor,

@@ -8,6 +8,7 @@
 //! # Invariants
 //! - Nothing is stored here: a stage is a description of what one actor does, and an actor's turn is what commits.
 
+mod bus;
 mod consume;
 mod delivered;
 mod delivery;
@@ -28,6 +29,7 @@ mod time;
 mod window;
 mod windowed;
 
+pub use self::bus::{Bus, BusHandler, Passing, Registration, Sent};
 pub use self::consume::{Consume, Deliveries, Source};
 pub use self::delivered::{DeliveryStream, EmptyBatch};
 pub use self::delivery::{Acknowledged, Delivery, NotAcknowledged};

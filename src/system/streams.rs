@@ -1,10 +1,10 @@
 //! Running stages, and opening what items are read from.
 
 use super::{Started, System};
-use crate::actor::{Message, Subscribes};
+use crate::actor::{Failure, Message, Subscribes, not_opened};
 use crate::durable::StartFrom;
 use crate::error::SpawnError;
-use crate::stream::{Consume, Sources, Stage, StageRef};
+use crate::stream::{Bus, BusHandler, Consume, Passing, Registration, Sources, Stage, StageRef};
 use crate::topic::Topic;
 
 impl System {
@@ -55,5 +55,42 @@ impl System {
     fn source<M: Message>(&self, name: String, subscribes: Vec<Subscribes>) -> Consume<'_, M> {
         let runs = Box::new(|running| self.runs(Started::Actor(running)));
         Consume::new(name, subscribes, &self.inner.runtime, runs)
+    }
+
+    /// Opens an address of the event bus: [`send`](Bus::send) to one handler, [`publish`](Bus::publish) to all,
+    /// [`request`](Bus::request) a reply. To be opened once, and cloned.
+    ///
+    /// # Errors
+    /// See [`SpawnError`]. [`SpawnError::Running`]: it is open.
+    pub async fn bus<M: Message>(&self, address: impl Into<String>) -> Result<Bus<M>, SpawnError> {
+        let address = address.into();
+        let name = format!("bus.{address}");
+        let topic = self.topic::<M>(name.clone()).await.map_err(not_opened)?;
+        let group = self.group::<BusHandler<M>>(name).await?;
+        Ok(Bus::new(address, topic, group))
+    }
+
+    /// Adds a handler to an address. `name` is its durable identity: by it come messages that were published while it was away. When
+    /// it is new, it begins with the next one.
+    ///
+    /// # Errors
+    /// See [`SpawnError`].
+    pub async fn bus_handler<M, F, Fut>(
+        &self,
+        bus: &Bus<M>,
+        name: &str,
+        handle: F,
+    ) -> Result<Registration<M>, SpawnError>
+    where
+        M: Message,
+        F: Fn(M, Passing) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<M::Reply, Failure>> + Send + 'static,
+    {
+        let factory = bus.factory(handle);
+        let its_name = format!("{}.{name}", bus.group().actor().name());
+        let subscriber =
+            self.spawn(its_name, factory.clone()).subscribe(bus.topic(), StartFrom::Latest).await?;
+        let member = bus.group().join(factory).name(name).await?;
+        Ok(Registration { member, subscriber })
     }
 }

@@ -1,5 +1,6 @@
 //! Streams: stages, sources and sinks, asked for what they promise.
 
+mod bus;
 mod chains;
 mod sinks;
 mod sources;
